@@ -1,0 +1,54 @@
+//! relayfile-mount: a relayfile workspace as a real filesystem.
+//!
+//! # The data flow
+//!
+//! ```text
+//! kernel ── fuser session threads ──► fs            request → Workspace call → reply
+//!                                      │
+//!                                      ▼
+//!                                  workspace         the one view of the tree, all of it local
+//!                                      │      ▲
+//!                                      ▼      │      remote changes: events → apply → notifier → kernel
+//!                                  journal           SQLite, the only durable truth
+//!                                      │
+//!                                      ▼
+//!                                  writeback         settle, order per path, upload, retry
+//!                                      │
+//!                                      ▼
+//!                                  remote            HTTP; knows no FUSE
+//! ```
+//!
+//! # The map
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`ids`] | [`ids::Ino`], [`ids::OpId`], [`ids::Revision`], [`ids::ContentHash`]: values that cannot be wrong |
+//! | [`path`] | [`path::RemotePath`]: a path that cannot hold `..` |
+//! | [`remote`] | the [`remote::Remote`] trait, its HTTP implementation, outcome classification |
+//! | [`server`] | the embedded relayfile server |
+//! | [`journal`] | all SQL of a mount: nodes, names, remote snapshot, operations |
+//! | [`workspace`] | the tree, the working files, learning and applying remote changes |
+//! | [`writeback`] | coalescing, dispatcher, upload workers, backoff |
+//! | [`events`] | following the remote's event feed |
+//! | [`relaydir`] | the virtual `.relay` directory |
+//! | [`fs`] | the FUSE session and adapter |
+//! | [`config`] | flags, environment, file → one configuration |
+//! | [`preflight`] | checks before anything is created, with stable codes |
+//! | [`mount`] | the life of one mount: lease, start, serve, drain, stop |
+//! | [`cli`] | the command lines of both binaries |
+
+pub mod cli;
+pub mod config;
+pub mod events;
+pub mod fs;
+pub mod ids;
+pub mod journal;
+pub mod mount;
+pub mod path;
+pub mod policy;
+pub mod preflight;
+pub mod relaydir;
+pub mod remote;
+pub mod server;
+pub mod workspace;
+pub mod writeback;
