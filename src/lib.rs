@@ -30,6 +30,7 @@
 //! | [`workspace`] | the tree, the working files, learning and applying remote changes |
 //! | [`writeback`] | coalescing, dispatcher, upload workers, backoff |
 //! | [`events`] | following the remote's event feed |
+//! | [`status`] | what the mount says of itself |
 //! | [`relaydir`] | the virtual `.relay` directory |
 //! | [`fs`] | the FUSE session and adapter |
 //! | [`config`] | flags, environment, file → one configuration |
@@ -50,5 +51,6 @@ pub mod preflight;
 pub mod relaydir;
 pub mod remote;
 pub mod server;
+pub mod status;
 pub mod workspace;
 pub mod writeback;

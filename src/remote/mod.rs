@@ -1,1 +1,164 @@
-//! (being built)
+//! The remote: a tree of files behind the relayfile HTTP API.
+//!
+//! [`Remote`] is all that the rest of the mount knows of it. Nothing outside this module knows a JSON field name, a header
+//! or a status code; nothing inside it knows an inode, the journal or FUSE. Every call blocks its thread for at most the
+//! deadline that the implementation was built with, and is therefore made from workers only, never from a FUSE handler.
+
+mod error;
+mod http;
+mod wire;
+
+pub use error::{ErrorKind, RemoteError};
+pub use http::{HttpConfig, HttpRemote, TokenSource};
+
+use crate::ids::{ContentHash, OpId, Revision};
+use crate::path::RemotePath;
+
+/// One file of a listing. What the remote did not say is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedFile {
+    pub path: RemotePath,
+    pub revision: Revision,
+    pub hash: Option<ContentHash>,
+    /// Length in bytes of the *stored* string: for base64 content the encoded length, see [`SizeHint`].
+    pub stored_size: u64,
+    /// Milliseconds since the epoch; `None` when absent or unreadable.
+    pub edited_at_ms: Option<i64>,
+}
+
+/// What a stored length says about the decoded length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeHint {
+    /// The stored length is the true size: empty, or it cannot be padded base64 because it is no multiple of four.
+    Exact(u64),
+    /// Could be text of this length or base64 of about three quarters of it: only the content tells.
+    Ambiguous(u64),
+}
+
+impl ListedFile {
+    /// Standard base64 with padding always has a length divisible by four (RFC 4648 §4).
+    pub fn size_hint(&self) -> SizeHint {
+        match self.stored_size {
+            n if n == 0 || n % 4 != 0 => SizeHint::Exact(n),
+            n => SizeHint::Ambiguous(n),
+        }
+    }
+}
+
+/// A page of `fs/tree`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TreePage {
+    pub files: Vec<ListedFile>,
+    /// Directories of this page (they have no attributes at the remote).
+    pub dirs: Vec<RemotePath>,
+    /// Entries whose path cannot be shown, with the reason; for the log, once each.
+    pub hidden: Vec<(String, crate::path::InvalidPath)>,
+    pub next_cursor: Option<String>,
+}
+
+/// How deep a listing goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The direct children only.
+    Children,
+    /// Everything below.
+    All,
+}
+
+/// A whole file with its decoded, hash-checked bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteFile {
+    pub path: RemotePath,
+    pub revision: Revision,
+    /// Of `bytes`; verified against what the remote said when it said something.
+    pub hash: ContentHash,
+    pub content_type: String,
+    pub bytes: Vec<u8>,
+    pub edited_at_ms: Option<i64>,
+}
+
+/// The condition under which a write may be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// The file must not exist (`If-Match: 0`).
+    Absent,
+    /// The file must be at this revision.
+    Revision(Revision),
+}
+
+/// What the remote answered to an accepted write or delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The remote's own operation id (not ours), for following the delivery.
+    pub remote_op: Option<String>,
+    /// The revision that this write produced; for a delete, of the tombstone. `None` when the remote did not say.
+    pub revision: Option<Revision>,
+    /// The remote had already applied this very request (`already_applied`).
+    pub repeated: bool,
+}
+
+/// A change of the remote, from its event feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteEvent {
+    pub id: String,
+    pub kind: EventKind,
+    /// `None` when the path cannot be shown in a tree.
+    pub path: Option<RemotePath>,
+    pub revision: Option<Revision>,
+    pub hash: Option<ContentHash>,
+    /// The correlation id of the request that caused it; ours carry the operation id.
+    pub correlation_id: String,
+    pub at_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    Created,
+    Updated,
+    Deleted,
+    /// An event that is not about the content of a file.
+    Other,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventPage {
+    pub events: Vec<RemoteEvent>,
+    /// `None` on the last page: remember the id of the last event instead.
+    pub next_cursor: Option<String>,
+}
+
+/// A relayfile workspace. See the module for the rules of calling.
+pub trait Remote: Send + Sync {
+    /// `GET /health`, without a token.
+    fn health(&self) -> Result<(), RemoteError>;
+
+    /// One page (at most 1000 entries) of the tree below `dir`, sorted bytewise by path.
+    fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError>;
+
+    /// A whole file. The hash is checked; a mismatch is [`ErrorKind::Corrupt`].
+    fn get(&self, path: &RemotePath) -> Result<RemoteFile, RemoteError>;
+
+    /// Every file below `dir` in one request (`fs/export`). Bounded by the implementation's limit on body length.
+    fn export(&self, dir: &RemotePath) -> Result<Vec<RemoteFile>, RemoteError>;
+
+    /// Writes a whole file. Bytes that are not UTF-8 go as base64. `op` is sent as the correlation id.
+    fn put(
+        &self,
+        path: &RemotePath,
+        bytes: &[u8],
+        content_type: &str,
+        precondition: &Precondition,
+        op: &OpId,
+    ) -> Result<Accepted, RemoteError>;
+
+    /// Deletes a file at a revision. `op` is sent as the correlation id.
+    fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError>;
+
+    /// Events after `cursor` (from the first when `None`), oldest first, at most 1000.
+    ///
+    /// The wire answers an unknown cursor with the beginning of the feed; telling that apart is the caller's business.
+    fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError>;
+
+    /// The id of the newest event, `None` when there is none yet.
+    fn newest_event(&self) -> Result<Option<String>, RemoteError>;
+}

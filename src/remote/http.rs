@@ -1,0 +1,4 @@
+//! (being built)
+pub struct HttpConfig {}
+pub struct HttpRemote {}
+pub struct TokenSource {}

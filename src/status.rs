@@ -1,0 +1,89 @@
+//! How the mount stands: one value, collected once, shown as text, as JSON and (later) as metrics.
+
+use serde::Serialize;
+
+/// How the mount hears of remote changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feed {
+    /// Not connected yet.
+    Starting,
+    /// The event feed is polled.
+    Polling,
+    /// The last request got no answer.
+    Offline,
+}
+
+/// The state of the whole mount. Times are RFC 3339 in UTC.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub workspace_id: String,
+    pub base_url: String,
+    pub remote_root: String,
+    pub local_root: String,
+    pub state_dir: String,
+    pub pid: u32,
+    pub version: &'static str,
+    pub started_at: String,
+    pub embedded_server: bool,
+    pub feed: Feed,
+    pub last_event_at: Option<String>,
+    pub last_sync_at: Option<String>,
+    /// False while the tree is still being learned.
+    pub tree_known: bool,
+    pub files_known: u64,
+    /// Operations that wait for their first or next attempt, without those in flight.
+    pub pending: u64,
+    pub in_flight: u64,
+    pub dead: u64,
+    /// Bytes not yet at the remote.
+    pub pending_bytes: u64,
+    /// Lifetime count of failed attempts.
+    pub failed_writebacks: u64,
+    pub oldest_pending_at: Option<String>,
+    pub last_error: Option<LastError>,
+    /// Set when the journal can take no more writes: what failed.
+    pub store_failure: Option<String>,
+    /// Remote names that cannot be shown.
+    pub hidden_names: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct LastError {
+    pub op_id: String,
+    pub path: String,
+    pub status: Option<u16>,
+    pub code: String,
+    pub message: String,
+    pub at: String,
+}
+
+/// One operation as people and programs see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct OperationView {
+    pub op_id: String,
+    /// `put` or `delete`.
+    pub kind: String,
+    pub path: String,
+    /// `queued`, `in_flight`, `waiting`, `dead`, …
+    pub state: String,
+    pub base_revision: Option<String>,
+    pub attempts: u32,
+    pub size: Option<u64>,
+    pub created_at: String,
+    pub updated_at: String,
+    pub next_attempt_at: Option<String>,
+    pub last_status: Option<u16>,
+    pub last_code: Option<String>,
+    pub last_error: Option<String>,
+    /// Why it is not done yet, in one sentence.
+    pub why: String,
+}
+
+/// Where `.relay` and the control socket get their answers from. Never blocks on the network.
+pub trait StatusSource: Send + Sync {
+    fn status(&self) -> Status;
+    /// Operations that are queued, in flight or waiting, oldest first, at most 10 000.
+    fn pending(&self) -> Vec<OperationView>;
+    fn pending_one(&self, op_id: &crate::ids::OpId) -> Option<OperationView>;
+}
