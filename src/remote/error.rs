@@ -59,3 +59,21 @@ impl RemoteError {
         }
     }
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Transient,
+    Unreachable,
+    Unauthorized,
+    Conflict,
+    Permanent,
+}
+pub fn classify(kind: ErrorKind) -> Outcome {
+    match kind {
+        ErrorKind::Unreachable => Outcome::Unreachable,
+        ErrorKind::Transient | ErrorKind::NoSpace => Outcome::Transient,
+        ErrorKind::Unauthorized => Outcome::Unauthorized,
+        ErrorKind::NotFound | ErrorKind::Conflict => Outcome::Conflict,
+        _ => Outcome::Permanent,
+    }
+}

@@ -8,7 +8,7 @@ mod error;
 mod http;
 mod wire;
 
-pub use error::{ErrorKind, RemoteError};
+pub use error::{ErrorKind, Outcome, RemoteError, classify};
 pub use http::{HttpConfig, HttpRemote, TokenSource};
 
 use crate::ids::{ContentHash, OpId, Revision};

@@ -31,11 +31,18 @@ pub enum FsError {
 pub enum Need {
     /// The children of a directory that has not been listed yet.
     Listing(Ino),
-    /// The bytes of a file (also its true size, when the listing could not tell it).
+    /// Everything below a directory, before it can be moved.
+    Subtree(Ino),
+    /// The bytes of a file.
     Content(Ino),
+    /// The true size of a file whose listing could not tell it. Fulfilling it never fails: without an answer of the remote
+    /// the estimate stands for a few seconds.
+    Size(Ino),
 }
 
 impl FsError {
+    pub const NOT_FOUND: FsError = FsError::Errno(libc::ENOENT);
+
     /// The positive errno that the calling program sees.
     pub fn to_errno(&self) -> i32 {
         match self {

@@ -1,0 +1,113 @@
+//! The tables of the journal and the steps between their versions.
+
+use rusqlite::Connection;
+
+/// Each entry takes the schema from its index to the next `PRAGMA user_version`. Entries are never edited once released.
+const STEPS: &[&str] = &[
+    // 1: the tree, the remote snapshot, the operations.
+    "
+    CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+    -- One inode. `content`: 0 not a regular file or nothing at the remote to fetch, 1 at the remote only, 2 the working file
+    -- holds version (revision, hash), 3 the working file holds local changes on top of that version.
+    CREATE TABLE node(
+        id INTEGER PRIMARY KEY,
+        kind INTEGER NOT NULL,
+        mode INTEGER NOT NULL,
+        uid INTEGER NOT NULL,
+        gid INTEGER NOT NULL,
+        rdev INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        size_known INTEGER NOT NULL,
+        atime INTEGER NOT NULL,
+        mtime INTEGER NOT NULL,
+        ctime INTEGER NOT NULL,
+        target BLOB,
+        content INTEGER NOT NULL,
+        origin TEXT,
+        revision TEXT,
+        hash BLOB,
+        content_type TEXT,
+        stamp_size INTEGER,
+        stamp_ctime INTEGER,
+        implied INTEGER NOT NULL,
+        listed INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE name(
+        parent INTEGER NOT NULL,
+        name BLOB NOT NULL,
+        node INTEGER NOT NULL,
+        PRIMARY KEY(parent, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE xattr(
+        node INTEGER NOT NULL,
+        name BLOB NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY(node, name)
+    ) STRICT, WITHOUT ROWID;
+
+    -- The version of each path that the view is built on: the base of the next upload.
+    CREATE TABLE remote(
+        path TEXT PRIMARY KEY,
+        revision TEXT NOT NULL,
+        hash BLOB,
+        content_type TEXT
+    ) STRICT, WITHOUT ROWID;
+
+    -- A newer version that was heard of while local work on the path is open. revision NULL: deleted there.
+    CREATE TABLE seen(path TEXT PRIMARY KEY, revision TEXT, hash BLOB) STRICT, WITHOUT ROWID;
+
+    -- state: 1 queued, 2 in flight, 3 waiting for the next attempt, 4 dead, 5 acknowledged, 6 superseded, 7 discarded.
+    CREATE TABLE operation(
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        op_id TEXT NOT NULL UNIQUE,
+        kind INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        node INTEGER,
+        state INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        base_revision TEXT,
+        base_hash BLOB,
+        after_op TEXT,
+        sent INTEGER NOT NULL DEFAULT 0,
+        payload_hash BLOB,
+        payload_size INTEGER,
+        content_type TEXT,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        not_before INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        last_status INTEGER,
+        last_code TEXT,
+        last_error TEXT,
+        remote_op TEXT,
+        result_revision TEXT
+    ) STRICT;
+    CREATE INDEX operation_of_path ON operation(path) WHERE state <= 4;
+    CREATE INDEX operation_due ON operation(not_before) WHERE state IN (1, 3);
+    CREATE INDEX operation_after ON operation(after_op) WHERE after_op IS NOT NULL AND state IN (1, 3);
+    CREATE INDEX operation_finished ON operation(seq) WHERE state >= 5;
+    -- Promise: at most one operation of a path in flight.
+    CREATE UNIQUE INDEX operation_one_in_flight ON operation(path) WHERE state = 2;
+    ",
+];
+
+/// The version that this program writes.
+pub const CURRENT: u32 = STEPS.len() as u32;
+
+/// Brings the schema to [`CURRENT`], each step one transaction. `Err(found)` holds the version of a newer program's journal.
+pub fn migrate(db: &mut Connection) -> rusqlite::Result<Result<(), u32>> {
+    let found: u32 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    if found > CURRENT {
+        return Ok(Err(found));
+    }
+    for (i, step) in STEPS.iter().enumerate().skip(found as usize) {
+        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        tx.execute_batch(step)?;
+        tx.pragma_update(None, "user_version", i as u32 + 1)?;
+        tx.commit()?;
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,188 @@
+//! One change of the tree as the journal records it: a list of steps that become one transaction, in order.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::ids::Ino;
+use crate::journal::{Durability, NodeRow, PathRule, Ticket, Tx, Version, now_ms};
+use crate::path::RemotePath;
+
+use super::tree::Tree;
+use super::{FsResult, Workspace};
+
+enum Step {
+    PutNode(Box<NodeRow>),
+    DeleteNode(Ino),
+    PutName(Ino, OsString, Ino),
+    DeleteName(Ino, OsString),
+    PutXattr(Ino, OsString, Vec<u8>),
+    DeleteXattr(Ino, OsString),
+    PutRemote(RemotePath, Version, Option<String>),
+    DeleteRemote(RemotePath),
+    PutSeen(RemotePath, Option<Version>),
+    Meta(&'static str, String),
+    AllListed,
+    Present(PathRule, Ino),
+    Gone(PathRule),
+    Move { from: PathRule, to: PathRule, ino: Ino },
+    Unflushed(RemotePath, Ino),
+}
+
+#[derive(Default)]
+pub(super) struct Batch {
+    steps: Vec<Step>,
+    /// Paths whose queue may change, with the numbers of the change.
+    marks: Vec<(RemotePath, u64)>,
+    power: bool,
+}
+
+/// A submitted batch.
+pub(super) struct Pending {
+    ticket: Ticket,
+    marks: Vec<(RemotePath, u64)>,
+    /// For each mark: nothing of the path is left to do.
+    idle: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Batch {
+    pub fn survive_power_loss(&mut self) {
+        self.power = true;
+    }
+
+    pub fn put_node(&mut self, tree: &Tree, ino: Ino) {
+        if let Some(n) = tree.get(ino) {
+            self.steps.push(Step::PutNode(Box::new(n.row(ino))));
+        }
+    }
+
+    pub fn delete_node(&mut self, ino: Ino) {
+        self.steps.push(Step::DeleteNode(ino));
+    }
+
+    pub fn put_name(&mut self, parent: Ino, name: &OsStr, ino: Ino) {
+        self.steps.push(Step::PutName(parent, name.into(), ino));
+    }
+
+    pub fn delete_name(&mut self, parent: Ino, name: &OsStr) {
+        self.steps.push(Step::DeleteName(parent, name.into()));
+    }
+
+    pub fn put_xattr(&mut self, ino: Ino, name: &OsStr, value: &[u8]) {
+        self.steps.push(Step::PutXattr(ino, name.into(), value.into()));
+    }
+
+    pub fn delete_xattr(&mut self, ino: Ino, name: &OsStr) {
+        self.steps.push(Step::DeleteXattr(ino, name.into()));
+    }
+
+    pub fn put_remote(&mut self, path: &RemotePath, version: &Version, content_type: Option<&str>) {
+        self.steps.push(Step::PutRemote(path.clone(), version.clone(), content_type.map(str::to_owned)));
+    }
+
+    pub fn delete_remote(&mut self, path: &RemotePath) {
+        self.steps.push(Step::DeleteRemote(path.clone()));
+    }
+
+    pub fn put_seen(&mut self, path: &RemotePath, version: Option<&Version>) {
+        self.steps.push(Step::PutSeen(path.clone(), version.cloned()));
+    }
+
+    pub fn meta(&mut self, key: &'static str, value: impl Into<String>) {
+        self.steps.push(Step::Meta(key, value.into()));
+    }
+
+    pub fn all_listed(&mut self) {
+        self.steps.push(Step::AllListed);
+    }
+
+    /// The view has a file at the path whose content may have changed.
+    pub fn present(&mut self, tree: &mut Tree, rule: PathRule, ino: Ino) {
+        self.marks.push((rule.path.clone(), tree.mark_work(&rule.path)));
+        self.steps.push(Step::Present(rule, ino));
+    }
+
+    /// The view has nothing at the path any more.
+    pub fn gone(&mut self, tree: &mut Tree, rule: PathRule) {
+        self.marks.push((rule.path.clone(), tree.mark_work(&rule.path)));
+        self.steps.push(Step::Gone(rule));
+    }
+
+    /// The content moved from one path to another.
+    pub fn moved(&mut self, tree: &mut Tree, from: PathRule, to: PathRule, ino: Ino) {
+        self.marks.push((from.path.clone(), tree.mark_work(&from.path)));
+        self.marks.push((to.path.clone(), tree.mark_work(&to.path)));
+        self.steps.push(Step::Move { from, to, ino });
+    }
+
+    pub fn unflushed(&mut self, tree: &mut Tree, path: RemotePath, ino: Ino) {
+        tree.mark_work(&path);
+        self.steps.push(Step::Unflushed(path, ino));
+    }
+
+    fn apply(&self, tx: &Tx<'_>, not_before: i64) -> rusqlite::Result<()> {
+        for step in &self.steps {
+            match step {
+                Step::PutNode(row) => tx.put_node(row)?,
+                Step::DeleteNode(ino) => tx.delete_node(*ino)?,
+                Step::PutName(parent, name, ino) => tx.put_name(*parent, name, *ino)?,
+                Step::DeleteName(parent, name) => tx.delete_name(*parent, name)?,
+                Step::PutXattr(ino, name, value) => tx.put_xattr(*ino, name, value)?,
+                Step::DeleteXattr(ino, name) => tx.delete_xattr(*ino, name)?,
+                Step::PutRemote(path, version, kind) => tx.put_remote(path, version, kind.as_deref())?,
+                Step::DeleteRemote(path) => tx.delete_remote(path)?,
+                Step::PutSeen(path, version) => tx.put_seen(path, version.as_ref())?,
+                Step::Meta(key, value) => tx.put_meta(key, value)?,
+                Step::AllListed => tx.set_all_listed()?,
+                Step::Present(rule, ino) => drop(tx.change_path(&rule.path, rule.local_only, Some(*ino), not_before)?),
+                Step::Gone(rule) => drop(tx.change_path(&rule.path, rule.local_only, None, not_before)?),
+                Step::Move { from, to, ino } => tx.move_path(from, to, *ino, not_before)?,
+                Step::Unflushed(path, ino) => tx.insert_unflushed(path, *ino)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Workspace {
+    /// Hands a batch to the journal. Called with the tree's lock held, which keeps the order; never blocks.
+    pub(super) fn submit(&self, batch: Batch) -> Pending {
+        let idle = Arc::new(Mutex::new(Vec::new()));
+        let marks = batch.marks.clone();
+        let durability = if batch.power { Durability::Power } else { Durability::Process };
+        let not_before = now_ms() + self.options.settle.as_millis() as i64;
+        let out = Arc::clone(&idle);
+        let ticket = self.journal.submit(durability, move |tx| {
+            batch.apply(tx, not_before)?;
+            *out.lock() = batch.marks.iter().map(|(path, _)| tx.is_idle(path)).collect::<rusqlite::Result<_>>()?;
+            Ok(())
+        });
+        Pending { ticket, marks, idle }
+    }
+
+    /// Waits for the commit. Called without any lock.
+    pub(super) fn finish(&self, pending: Pending) -> FsResult<()> {
+        pending.ticket.wait()?;
+        if pending.marks.is_empty() {
+            return Ok(());
+        }
+        let idle = pending.idle.lock();
+        if idle.iter().any(|&i| i) {
+            let mut tree = self.tree.write();
+            for ((path, number), idle) in pending.marks.iter().zip(idle.iter()) {
+                if *idle {
+                    tree.clear_work(path, *number);
+                }
+            }
+        }
+        if idle.iter().any(|&i| !i) {
+            self.wake_writeback();
+        }
+        Ok(())
+    }
+
+    pub(super) fn rule(&self, path: RemotePath) -> PathRule {
+        PathRule { local_only: self.policy.is_local_only(path.as_str()), path }
+    }
+}

@@ -1,0 +1,380 @@
+//! Changes of the remote: listings and events applied to the view.
+//!
+//! The rule of every change: a path with local work keeps its local version, and the remote's is only noted, for the
+//! upload to meet as a conflict. Everything else follows the remote, and the kernel is told.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+
+use crate::ids::Ino;
+use crate::journal::{ContentState, Version};
+use crate::path::RemotePath;
+use crate::remote::{Depth, ErrorKind, EventKind, ListedFile, RemoteEvent, SizeHint, TreePage};
+
+use super::batch::Batch;
+use super::tree::{Body, Node, Tree};
+use super::{FsResult, Invalidation, Kind, Nanos, RESERVED_NAME, Workspace, now};
+
+/// A file of the remote as a listing or an event describes it.
+struct Seen<'a> {
+    path: &'a RemotePath,
+    version: Version,
+    /// `None`: an event, which does not say.
+    size: Option<SizeHint>,
+    edited_at_ms: Option<i64>,
+}
+
+impl Workspace {
+    /// Learns the whole tree, or compares it after a gap in the events: what did not change stays cached, what vanished
+    /// goes, local work stays. `cursor` is the newest event from before the listing began.
+    pub fn learn(&self, cursor: Option<&str>) -> FsResult<()> {
+        let mut confirmed: HashSet<Ino> = HashSet::new();
+        let own_before: HashSet<RemotePath> = self.journal.remote_paths()?.into_iter().collect();
+        self.list_pages(&RemotePath::root(), Depth::All, &mut |inos| confirmed.extend(inos))?;
+        let mut tree = self.tree.write();
+        let vanished: Vec<RemotePath> = own_before
+            .into_iter()
+            .filter(|path| !tree.resolve(path).is_some_and(|ino| confirmed.contains(&ino)))
+            .filter(|path| !self.fresh.lock().1.contains(path))
+            .collect();
+        let mut batch = Batch::default();
+        let mut news = Vec::new();
+        for path in &vanished {
+            self.apply_deletion(&mut tree, &mut batch, &mut news, path);
+        }
+        let dirs: Vec<Ino> = tree.nodes.iter().filter(|(_, n)| n.kind == Kind::Dir).map(|(i, _)| *i).collect();
+        for dir in dirs {
+            if let Some(d) = tree.get_mut(dir).and_then(Node::dir_mut) {
+                d.listed = true;
+            }
+        }
+        batch.put_node(&tree, Ino::ROOT);
+        batch.all_listed();
+        batch.meta("tree_known", "1");
+        batch.meta("cursor", cursor.unwrap_or_default());
+        let pending = self.submit(batch);
+        drop(tree);
+        self.finish(pending)?;
+        self.known.store(true, std::sync::atomic::Ordering::Release);
+        news.into_iter().for_each(|n| self.notify(n));
+        Ok(())
+    }
+
+    /// Applies one page; returns the inodes that it confirmed.
+    pub(super) fn apply_page(&self, page: TreePage) -> FsResult<Vec<Ino>> {
+        for (path, why) in &page.hidden {
+            self.hide(path, why);
+        }
+        let mut tree = self.tree.write();
+        let mut batch = Batch::default();
+        let mut news = Vec::new();
+        let mut confirmed = Vec::with_capacity(page.files.len());
+        for dir in &page.dirs {
+            self.ensure_dir(&mut tree, &mut batch, &mut news, dir);
+        }
+        for file in &page.files {
+            let ListedFile { path, revision, hash, edited_at_ms, .. } = file;
+            let version = Version { revision: revision.clone(), hash: *hash };
+            let seen = Seen { path, version, size: Some(file.size_hint()), edited_at_ms: *edited_at_ms };
+            if self.fresh.lock().1.contains(path) {
+                confirmed.extend(tree.resolve(path)); // written by us since the listing began
+                continue;
+            }
+            confirmed.extend(self.apply_file(&mut tree, &mut batch, &mut news, &seen));
+        }
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)?;
+        Ok(confirmed)
+    }
+
+    /// Applies one page of events and remembers the cursor behind it in the same transaction.
+    pub fn apply_events(&self, events: &[RemoteEvent]) -> FsResult<()> {
+        let Some(last) = events.last() else { return Ok(()) };
+        let mut tree = self.tree.write();
+        let mut batch = Batch::default();
+        let mut news = Vec::new();
+        for event in events {
+            let Some(path) = &event.path else { continue };
+            match (event.kind, &event.revision) {
+                (EventKind::Created | EventKind::Updated, Some(revision)) => {
+                    let version = Version { revision: revision.clone(), hash: event.hash };
+                    let seen = Seen { path, version, size: None, edited_at_ms: event.at_ms };
+                    self.apply_file(&mut tree, &mut batch, &mut news, &seen);
+                }
+                (EventKind::Deleted, _) => self.apply_deletion(&mut tree, &mut batch, &mut news, path),
+                _ => {}
+            }
+        }
+        batch.meta("cursor", last.id.clone());
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)
+    }
+
+    /// The event up to which the view is known to be right.
+    pub fn cursor(&self) -> FsResult<Option<String>> {
+        Ok(self.journal.meta("cursor")?.filter(|c| !c.is_empty()))
+    }
+
+    /// Asks the remote what it has at a path and follows it, unless there is local work.
+    pub(super) fn refresh(&self, path: &RemotePath) -> FsResult<()> {
+        match self.remote.get(path) {
+            Ok(file) => {
+                let version = Version { revision: file.revision.clone(), hash: Some(file.hash) };
+                let size = Some(SizeHint::Exact(file.bytes.len() as u64));
+                let mut tree = self.tree.write();
+                let (mut batch, mut news) = (Batch::default(), Vec::new());
+                self.apply_file(&mut tree, &mut batch, &mut news, &Seen { path, version, size, edited_at_ms: file.edited_at_ms });
+                let pending = self.submit(batch);
+                drop(tree);
+                news.into_iter().for_each(|n| self.notify(n));
+                self.finish(pending)
+            }
+            Err(e) if e.kind == ErrorKind::NotFound => self.remote_deleted(path),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The remote no longer has a file.
+    pub(super) fn remote_deleted(&self, path: &RemotePath) -> FsResult<()> {
+        let mut tree = self.tree.write();
+        let (mut batch, mut news) = (Batch::default(), Vec::new());
+        self.apply_deletion(&mut tree, &mut batch, &mut news, path);
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)
+    }
+
+    fn is_reserved(path: &RemotePath) -> bool {
+        path.segments().next() == Some(RESERVED_NAME)
+    }
+
+    /// The directory at a path, made if it is not there. `None` when a local file stands in the way.
+    fn ensure_dir(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, path: &RemotePath) -> Option<Ino> {
+        if Self::is_reserved(path) {
+            self.hide(path.as_str(), &"the name .relay in the root belongs to the mount");
+            return None;
+        }
+        let mut at = Ino::ROOT;
+        for name in path.segments() {
+            let name = OsStr::new(name);
+            let child = tree.child(at, name);
+            at = match child.and_then(|c| tree.get(c).map(|n| (c, n))) {
+                Some((c, n)) if n.kind == Kind::Dir => c,
+                Some((c, n)) => {
+                    let replaceable = n.file().is_some_and(|f| f.version.is_some() && f.content != ContentState::Dirty);
+                    if !replaceable {
+                        self.hide(path.as_str(), &"a local file stands where the remote has a directory");
+                        return None;
+                    }
+                    // A file and a directory of one name: the directory is shown.
+                    self.hide(path.as_str(), &"it is a file and a directory at once; the directory is shown");
+                    self.remove_name(tree, batch, at, name, c);
+                    self.add_implied_dir(tree, batch, news, at, name)
+                }
+                None => self.add_implied_dir(tree, batch, news, at, name),
+            };
+        }
+        Some(at)
+    }
+
+    fn add_implied_dir(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, at: Ino, name: &OsStr) -> Ino {
+        let mut node = Node::new(Kind::Dir, 0o755, self.options.uid, self.options.gid, now());
+        if let Some(d) = node.dir_mut() {
+            d.implied = true;
+            // Once the tree is known, the events tell of everything that appears in a new directory.
+            d.listed = self.is_known();
+        }
+        let ino = tree.insert(node);
+        tree.attach(at, name, ino);
+        batch.put_node(tree, ino);
+        batch.put_name(at, name, ino);
+        self.announce(tree, news, at, name);
+        ino
+    }
+
+    /// Tells the kernel about a name, unless nobody can have seen the directory yet.
+    fn announce(&self, tree: &Tree, news: &mut Vec<Invalidation>, parent: Ino, name: &OsStr) {
+        if tree.get(parent).is_some_and(|n| n.lookups > 0 || parent == Ino::ROOT) {
+            news.push(Invalidation::Entry { parent, name: name.into() });
+            news.push(Invalidation::Attributes(parent));
+        }
+    }
+
+    fn remove_name(&self, tree: &mut Tree, batch: &mut Batch, parent: Ino, name: &OsStr, ino: Ino) {
+        tree.detach(parent, name);
+        batch.delete_name(parent, name);
+        if tree.get(ino).is_some_and(|n| n.links.is_empty()) {
+            batch.delete_node(ino);
+            if tree.drop_unreachable(ino) {
+                self.store.remove_file(ino);
+            }
+        }
+    }
+
+    /// Shows a file as the remote has it. Returns its inode when the view now agrees with the remote or has local work.
+    fn apply_file(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, seen: &Seen<'_>) -> Option<Ino> {
+        let path = seen.path;
+        if Self::is_reserved(path) {
+            self.hide(path.as_str(), &"the name .relay in the root belongs to the mount");
+            return None;
+        }
+        let existing = tree.resolve(path);
+        let known = existing.and_then(|i| tree.get(i)).and_then(Node::file).and_then(|f| f.version.as_ref());
+        let same = known.is_some_and(|v| v.same_as(&seen.version));
+        if tree.has_work(path) {
+            if !same {
+                batch.put_seen(path, Some(&seen.version));
+            }
+            return existing;
+        }
+        let (name, parent_path) = (path.name()?, path.parent()?);
+        let parent = self.ensure_dir(tree, batch, news, &parent_path)?;
+        let name = OsStr::new(name);
+        match existing {
+            Some(ino) if same => {
+                self.learn_details(tree, batch, ino, seen);
+                Some(ino)
+            }
+            None => {
+                let ino = self.insert_remote_file(tree, parent, name, seen);
+                batch.put_node(tree, ino);
+                batch.put_name(parent, name, ino);
+                batch.put_remote(path, &seen.version, None);
+                self.announce(tree, news, parent, name);
+                Some(ino)
+            }
+            Some(ino) => self.replace_content(tree, batch, news, parent, name, ino, seen),
+        }
+    }
+
+    /// The version is the one we have; a listing may still tell its hash.
+    fn learn_details(&self, tree: &mut Tree, batch: &mut Batch, ino: Ino, seen: &Seen<'_>) {
+        let Some(f) = tree.get_mut(ino).and_then(Node::file_mut) else { return };
+        if f.version.as_ref().is_some_and(|v| v.hash.is_none()) && seen.version.hash.is_some() {
+            f.version = Some(seen.version.clone());
+            batch.put_node(tree, ino);
+            batch.put_remote(seen.path, &seen.version, None);
+        }
+    }
+
+    fn insert_remote_file(&self, tree: &mut Tree, parent: Ino, name: &OsStr, seen: &Seen<'_>) -> Ino {
+        let at = seen.edited_at_ms.map_or_else(now, |ms| Nanos(ms.saturating_mul(1_000_000)));
+        let mut node = Node::new(Kind::File, 0o644, self.options.uid, self.options.gid, at);
+        set_size(&mut node, seen.size);
+        if let Some(f) = node.file_mut() {
+            f.content = ContentState::Remote;
+            f.version = Some(seen.version.clone());
+        }
+        let ino = tree.insert(node);
+        tree.attach(parent, name, ino);
+        ino
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn replace_content(
+        &self,
+        tree: &mut Tree,
+        batch: &mut Batch,
+        news: &mut Vec<Invalidation>,
+        parent: Ino,
+        name: &OsStr,
+        ino: Ino,
+        seen: &Seen<'_>,
+    ) -> Option<Ino> {
+        let node = tree.get_mut(ino)?;
+        match &node.body {
+            Body::Dir(_) => {
+                self.hide(seen.path.as_str(), &"it is a file and a directory at once; the directory is shown");
+                return None;
+            }
+            Body::File(f) if f.content == ContentState::Dirty && f.version.is_none() => {
+                self.hide(seen.path.as_str(), &"a local-only file has its name");
+                return None;
+            }
+            Body::File(_) => {}
+            _ => {
+                self.hide(seen.path.as_str(), &"a local symlink or special file has its name");
+                return None;
+            }
+        }
+        if node.opens > 0 || node.links.len() > 1 {
+            // An open handle keeps the version that it opened; the name means a new inode, as after a rename over it.
+            let (mode, uid, gid) = (node.mode, node.uid, node.gid);
+            let xattrs = node.xattrs.clone();
+            self.remove_name(tree, batch, parent, name, ino);
+            let fresh = self.insert_remote_file(tree, parent, name, seen);
+            if let Some(n) = tree.get_mut(fresh) {
+                (n.mode, n.uid, n.gid) = (mode, uid, gid);
+                for (k, v) in xattrs.iter().flat_map(|x| x.iter()) {
+                    batch.put_xattr(fresh, k, v);
+                }
+                n.xattrs = xattrs;
+            }
+            batch.put_node(tree, fresh);
+            batch.put_name(parent, name, fresh);
+            batch.put_remote(seen.path, &seen.version, None);
+            news.push(Invalidation::Entry { parent, name: name.into() });
+            return Some(fresh);
+        }
+        node.mtime = seen.edited_at_ms.map_or_else(now, |ms| Nanos(ms.saturating_mul(1_000_000)));
+        node.ctime = now();
+        set_size(node, seen.size);
+        let f = node.file_mut()?;
+        f.content = ContentState::Remote;
+        f.version = Some(seen.version.clone());
+        f.origin = None;
+        f.working = None;
+        f.stamp = None;
+        f.pages_stale = true;
+        f.estimate_until = None;
+        self.store.remove_file(ino);
+        batch.put_node(tree, ino);
+        batch.put_remote(seen.path, &seen.version, None);
+        news.push(Invalidation::Content(ino));
+        Some(ino)
+    }
+
+    fn apply_deletion(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, path: &RemotePath) {
+        if tree.has_work(path) {
+            batch.put_seen(path, None);
+            return;
+        }
+        let (Some(name), Some(parent_path)) = (path.name(), path.parent()) else { return };
+        let (Some(parent), Some(ino)) = (tree.resolve(&parent_path), tree.resolve(path)) else { return };
+        if !tree.get(ino).and_then(Node::file).is_some_and(|f| f.version.is_some()) {
+            return; // not a file that came from the remote
+        }
+        batch.delete_remote(path);
+        self.remove_name(tree, batch, parent, OsStr::new(name), ino);
+        news.push(Invalidation::Entry { parent, name: name.into() });
+        news.push(Invalidation::Attributes(parent));
+        self.prune_implied(tree, batch, news, &parent_path);
+    }
+
+    /// Directories that were there only because of files below them go with the last one.
+    fn prune_implied(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, dir: &RemotePath) {
+        let mut path = dir.clone();
+        while let (Some(name), Some(up)) = (path.name(), path.parent()) {
+            let (Some(ino), Some(parent)) = (tree.resolve(&path), tree.resolve(&up)) else { return };
+            if !tree.get(ino).and_then(Node::dir).is_some_and(|d| d.implied && d.children.is_empty()) {
+                return;
+            }
+            self.remove_name(tree, batch, parent, OsStr::new(name), ino);
+            news.push(Invalidation::Entry { parent, name: name.into() });
+            path = up;
+        }
+    }
+}
+
+fn set_size(node: &mut Node, hint: Option<SizeHint>) {
+    match hint {
+        Some(SizeHint::Exact(n)) => (node.size, node.size_known) = (n, true),
+        Some(SizeHint::Ambiguous(n)) => (node.size, node.size_known) = (n, false),
+        None => node.size_known = false,
+    }
+}

@@ -1,0 +1,146 @@
+//! What writeback needs of the tree: a consistent copy to send, and a place to record what became of it.
+
+use std::io::Read;
+use std::sync::atomic::Ordering;
+
+use crate::ids::{ContentHash, OpId};
+use crate::journal::{ContentState, Finished, JournalError, OpKind, Operation, Stamp, Version};
+use crate::path::RemotePath;
+use crate::remote::Accepted;
+use crate::writeback::{Contents, Snapshot, SnapshotError};
+
+use super::tree::Node;
+use super::{FsError, Need, Workspace};
+
+impl Contents for Workspace {
+    /// Reads the working file and writes the immutable payload, if the file stands still meanwhile.
+    fn snapshot(&self, op: &Operation) -> Result<Snapshot, SnapshotError> {
+        let Some(ino) = op.node else { return Ok(Snapshot::Vanished) };
+        match self.fulfil(Need::Content(ino)) {
+            Ok(()) => {}
+            Err(FsError::Remote(e)) => return Err(SnapshotError::Remote(e)),
+            Err(FsError::Errno(libc::ENOENT)) => return Ok(Snapshot::Vanished),
+            Err(e) => return Err(SnapshotError::Local(e.to_string())),
+        }
+        let (working, content_type) = {
+            let tree = self.tree.read();
+            let Some(node) = tree.get(ino) else { return Ok(Snapshot::Vanished) };
+            let Some(f) = node.file() else { return Ok(Snapshot::Vanished) };
+            if let Some(w) = &f.working
+                && (w.has_uncommitted() || (node.writers > 0 && w.is_just_truncated()))
+            {
+                return Ok(Snapshot::Busy);
+            }
+            (f.working.clone(), f.content_type.as_deref().map(str::to_owned))
+        };
+        let local = |e: std::io::Error| SnapshotError::Local(e.to_string());
+        let before = self.store.stamp(ino).map_err(local)?;
+        let mut bytes = Vec::with_capacity(before.size as usize);
+        self.store.open_file(ino).map_err(local)?.read_to_end(&mut bytes).map_err(local)?;
+        let after = self.store.stamp(ino).map_err(local)?;
+        if before != after || bytes.len() as u64 != after.size || working.is_some_and(|w| w.has_uncommitted()) {
+            return Ok(Snapshot::Busy);
+        }
+        let hash = ContentHash::of(&bytes);
+        if op.base.as_ref().and_then(|b| b.hash) != Some(hash) {
+            std::fs::write(self.store.payload_path(&op.op), &bytes).map_err(local)?;
+        }
+        Ok(Snapshot::Ready { bytes, hash, stamp: after, content_type })
+    }
+
+    fn payload(&self, op: &OpId) -> std::io::Result<Vec<u8>> {
+        std::fs::read(self.store.payload_path(op))
+    }
+
+    fn acknowledged(
+        &self,
+        op: &Operation,
+        result: Option<(Version, Option<String>)>,
+        accepted: Option<Accepted>,
+        stamp: Option<Stamp>,
+    ) -> Result<(), JournalError> {
+        let (version, content_type) = match result {
+            Some((version, content_type)) => (Some(version), content_type),
+            None => (None, None),
+        };
+        let mut tree = self.tree.write();
+        {
+            let mut fresh = self.fresh.lock();
+            if fresh.0 > 0 {
+                fresh.1.insert(op.path.clone());
+            }
+        }
+        let mut row = None;
+        if let (OpKind::Put, Some(ino), Some(version)) = (op.kind, op.node, &version)
+            && let Some(node) = tree.get_mut(ino)
+            && let Some(f) = node.file_mut()
+        {
+            let unchanged = f.working.as_ref().is_none_or(|w| !w.has_uncommitted()) && !f.unsaved;
+            if f.content == ContentState::Dirty && unchanged && stamp.is_some() && f.stamp == stamp {
+                f.content = ContentState::Clean;
+            }
+            f.version = Some(version.clone());
+            if content_type.is_some() {
+                f.content_type = content_type.as_deref().map(Into::into);
+            }
+            row = (!node.links.is_empty()).then(|| node.row(ino));
+        }
+        let number = tree.work.get(&op.path).copied().unwrap_or(0);
+        let (path, id) = (op.path.clone(), op.op.clone());
+        let slot = std::sync::Arc::new(parking_lot::Mutex::new(None));
+        let out = std::sync::Arc::clone(&slot);
+        let ticket = self.journal.submit(crate::journal::Durability::Process, move |tx| {
+            if let Some(row) = &row {
+                tx.put_node(row)?;
+            }
+            *out.lock() = Some(tx.acknowledge(&id, &path, version.as_ref(), content_type.as_deref(), accepted.as_ref())?);
+            Ok(())
+        });
+        drop(tree);
+        ticket.wait()?;
+        self.store.remove_payload(&op.op);
+        let finished: Finished = slot.lock().take().unwrap_or(Finished { idle: false, remote_differs: false });
+        if finished.idle {
+            self.tree.write().clear_work(&op.path, number);
+        }
+        if finished.remote_differs
+            && let Err(e) = self.refresh(&op.path)
+        {
+            log::warn!("{} changed at the remote and could not be looked at: {e}", op.path);
+            self.known.store(false, Ordering::Release); // the follower lists again
+        }
+        Ok(())
+    }
+
+    fn superseded(&self, op: &Operation) -> Result<(), JournalError> {
+        let number = self.tree.read().work.get(&op.path).copied().unwrap_or(0);
+        let (id, path) = (op.op.clone(), op.path.clone());
+        let idle = self.journal.write(move |tx| {
+            tx.supersede(&id)?;
+            tx.is_idle(&path)
+        })?;
+        self.store.remove_payload(&op.op);
+        if idle {
+            self.tree.write().clear_work(&op.path, number);
+        }
+        Ok(())
+    }
+
+    fn settle(&self) -> std::time::Duration {
+        self.options.settle
+    }
+}
+
+impl Workspace {
+    /// Test and control access: whether local work of a path is open.
+    pub fn has_work(&self, path: &RemotePath) -> bool {
+        self.tree.read().has_work(path)
+    }
+
+    /// The content type that the view has for a path, if it knows one.
+    pub fn content_type(&self, path: &RemotePath) -> Option<String> {
+        let tree = self.tree.read();
+        let f = tree.resolve(path).and_then(|i| tree.get(i)).and_then(Node::file)?;
+        f.content_type.as_deref().map(str::to_owned)
+    }
+}

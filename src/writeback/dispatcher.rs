@@ -1,0 +1,192 @@
+//! The dispatcher thread and the pool of workers.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::ids::OpId;
+use crate::journal::{Journal, JournalError, now_ms};
+use crate::remote::Remote;
+
+use super::Contents;
+use super::circuit::{Circuit, CircuitState, Permit};
+use super::worker::Worker;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Uploads at a time, 1 to 64.
+    pub workers: usize,
+    /// Responses that an operation may be refused with before it is dead.
+    pub max_attempts: u32,
+}
+
+/// The longest the dispatcher sleeps without looking at the journal.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(2);
+
+/// The running writeback.
+pub struct Writeback {
+    journal: Journal,
+    circuit: Arc<Circuit>,
+    stop: Sender<()>,
+    wake: Sender<()>,
+    progress: Arc<(Mutex<u64>, Condvar)>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Writeback {
+    /// `wake` is the pair of a channel bounded at one; whoever changes the queue sends to it.
+    pub fn start(
+        settings: &Settings,
+        journal: Journal,
+        contents: Arc<dyn Contents>,
+        remote: Arc<dyn Remote>,
+        wake: (Sender<()>, Receiver<()>),
+    ) -> std::io::Result<Writeback> {
+        let circuit = Arc::new(Circuit::new());
+        let (stop, stopped) = bounded(1);
+        let (jobs, next_job) = bounded::<OpId>(settings.workers);
+        let (report, done) = unbounded::<OpId>();
+        let progress = Arc::new((Mutex::new(0), Condvar::new()));
+        let mut threads = Vec::new();
+        for n in 0..settings.workers {
+            let worker = Worker {
+                journal: journal.clone(),
+                contents: Arc::clone(&contents),
+                remote: Arc::clone(&remote),
+                circuit: Arc::clone(&circuit),
+                max_attempts: settings.max_attempts,
+            };
+            let (next_job, report, progress) = (next_job.clone(), report.clone(), Arc::clone(&progress));
+            threads.push(std::thread::Builder::new().name(format!("relayfile-up{n}")).spawn(move || {
+                for op in next_job {
+                    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run(&op)));
+                    match run {
+                        Ok(Ok(())) => {}
+                        Ok(Err(e)) => log::error!("{op}: its state could not be recorded: {e}"),
+                        Err(_) => log::error!("{op}: the worker panicked; the operation is taken up at the next start"),
+                    }
+                    *progress.0.lock() += 1;
+                    progress.1.notify_all();
+                    if report.send(op).is_err() {
+                        return;
+                    }
+                }
+            })?);
+        }
+        let dispatcher = Dispatcher {
+            journal: journal.clone(),
+            circuit: Arc::clone(&circuit),
+            free: settings.workers,
+            out: HashSet::new(),
+            jobs,
+        };
+        let woken = wake.1;
+        threads.push(
+            std::thread::Builder::new().name("relayfile-disp".into()).spawn(move || dispatcher.run(&stopped, &woken, &done))?,
+        );
+        Ok(Writeback { journal, circuit, stop, wake: wake.0, progress, threads: Mutex::new(threads) })
+    }
+
+    pub fn circuit(&self) -> CircuitState {
+        self.circuit.state()
+    }
+
+    /// Makes everything due and waits until nothing is queued or in flight, the remote is found unreachable, or `limit` has
+    /// passed. Returns how many operations are left.
+    pub fn drain(&self, limit: Duration) -> Result<u64, JournalError> {
+        let deadline = Instant::now() + limit;
+        self.journal.write(|tx| tx.make_all_due())?;
+        self.circuit.probe_now();
+        let _ = self.wake.try_send(());
+        let mut seen = self.progress.0.lock();
+        loop {
+            let n = self.journal.queue_numbers()?;
+            let left = n.pending + n.in_flight;
+            let given_up = n.in_flight == 0 && *seen > 0 && self.circuit.state() != CircuitState::Closed;
+            if left == 0 || given_up || Instant::now() >= deadline {
+                return Ok(left);
+            }
+            let step = deadline.min(Instant::now() + Duration::from_millis(100));
+            self.progress.1.wait_until(&mut seen, step);
+        }
+    }
+
+    /// Ends the threads; requests under way are finished first (each has its deadline).
+    pub fn stop(&self) {
+        let _ = self.stop.try_send(());
+        for t in self.threads.lock().drain(..) {
+            let _ = t.join();
+        }
+    }
+}
+
+struct Dispatcher {
+    journal: Journal,
+    circuit: Arc<Circuit>,
+    free: usize,
+    /// Handed to a worker and not reported back.
+    out: HashSet<OpId>,
+    jobs: Sender<OpId>,
+}
+
+impl Dispatcher {
+    fn run(mut self, stopped: &Receiver<()>, woken: &Receiver<()>, done: &Receiver<OpId>) {
+        loop {
+            let wait = match self.dispatch() {
+                Ok(wait) => wait.min(LOOK_AT_LEAST),
+                Err(e) => {
+                    log::error!("the queue cannot be read: {e}");
+                    LOOK_AT_LEAST
+                }
+            };
+            select_biased! {
+                recv(stopped) -> _ => return,
+                recv(done) -> op => match op {
+                    Ok(op) => {
+                        self.took_back(&op);
+                        done.try_iter().for_each(|op| self.took_back(&op));
+                    }
+                    Err(_) => return,
+                },
+                recv(woken) -> message => if message.is_err() { return },
+                default(wait) => {}
+            }
+        }
+    }
+
+    fn took_back(&mut self, op: &OpId) {
+        self.out.remove(op);
+        self.free += 1;
+    }
+
+    /// Hands out what is due; returns how long nothing else will be.
+    fn dispatch(&mut self) -> Result<Duration, JournalError> {
+        if self.free == 0 {
+            return Ok(LOOK_AT_LEAST);
+        }
+        let now = now_ms();
+        let limit = match self.circuit.permit() {
+            Permit::All => self.free,
+            Permit::Probe if self.out.is_empty() => 1,
+            Permit::Probe => return Ok(Duration::from_millis(100)),
+            Permit::NotBefore(at) => return Ok(at.saturating_duration_since(Instant::now())),
+        };
+        let due = self.journal.due(now, limit + self.out.len())?;
+        for op in due.ops.into_iter().filter(|op| !self.out.contains(op)).take(limit).collect::<Vec<_>>() {
+            if self.circuit.permit() == Permit::Probe {
+                self.circuit.probe_starts();
+            }
+            self.out.insert(op.clone());
+            self.free -= 1;
+            // Never blocks: there is room for as many as there are free workers.
+            if self.jobs.send(op).is_err() {
+                break;
+            }
+        }
+        Ok(due.next_at.map_or(LOOK_AT_LEAST, |at| Duration::from_millis(at.saturating_sub(now).max(1) as u64)))
+    }
+}
