@@ -1,0 +1,266 @@
+use super::*;
+use crate::status::{Feed, LastError, OperationView, Status};
+
+const OP: &str = "op_0123456789abc";
+
+fn status() -> Status {
+    Status {
+        workspace_id: "demo".into(),
+        base_url: "http://127.0.0.1:8080".into(),
+        remote_root: "/".into(),
+        local_root: "/mnt/ws".into(),
+        state_dir: "/var/state".into(),
+        pid: 7,
+        version: "0.1.0",
+        started_at: "2026-01-01T00:00:00Z".into(),
+        embedded_server: false,
+        feed: Feed::Polling,
+        last_event_at: None,
+        last_sync_at: Some("2026-01-01T00:00:01Z".into()),
+        tree_known: true,
+        files_known: 3,
+        pending: 0,
+        in_flight: 0,
+        dead: 0,
+        pending_bytes: 0,
+        failed_writebacks: 0,
+        oldest_pending_at: None,
+        last_error: None,
+        store_failure: None,
+        hidden_names: 0,
+    }
+}
+
+fn operation(id: &str) -> OperationView {
+    OperationView {
+        op_id: id.into(),
+        kind: "put".into(),
+        path: "/a.md".into(),
+        state: "waiting".into(),
+        base_revision: Some("rev_1".into()),
+        attempts: 2,
+        size: Some(12),
+        created_at: "2026-01-01T00:00:00Z".into(),
+        updated_at: "2026-01-01T00:00:05.000000007Z".into(),
+        next_attempt_at: None,
+        last_status: Some(503),
+        last_code: None,
+        last_error: None,
+        why: "the remote answered 503".into(),
+    }
+}
+
+#[derive(Default)]
+struct Fake(Mutex<(Option<Status>, Vec<OperationView>)>);
+
+impl StatusSource for Fake {
+    fn status(&self) -> Status {
+        self.0.lock().0.clone().unwrap_or_else(status)
+    }
+    fn pending(&self) -> Vec<OperationView> {
+        self.0.lock().1.clone()
+    }
+    fn pending_one(&self, op_id: &OpId) -> Option<OperationView> {
+        self.0.lock().1.iter().find(|o| o.op_id == op_id.as_str()).cloned()
+    }
+}
+
+fn relay() -> (Arc<Fake>, RelayDir) {
+    let fake = Arc::new(Fake::default());
+    (fake.clone(), RelayDir::new(fake, 1000, 1000))
+}
+
+fn find(relay: &RelayDir, path: &str) -> FsResult<Attr> {
+    path.split('/').try_fold(relay.top(), |at, name| relay.lookup(at.ino, OsStr::new(name)))
+}
+
+fn errno<T: std::fmt::Debug>(result: FsResult<T>) -> i32 {
+    result.expect_err("an error was expected").to_errno()
+}
+
+fn names(relay: &RelayDir, fh: u64, from: u64, at_most: usize) -> Vec<(String, u64)> {
+    let mut out = Vec::new();
+    relay
+        .readdir(fh, from, &mut |item| {
+            if out.len() == at_most {
+                return false;
+            }
+            out.push((item.name.to_string_lossy().into_owned(), item.next_offset));
+            true
+        })
+        .unwrap();
+    out
+}
+
+fn read_all(relay: &RelayDir, ino: Ino) -> Vec<u8> {
+    let fh = relay.open(ino, libc::O_RDONLY).unwrap();
+    let body = relay.read(fh, 0, u32::MAX).unwrap();
+    relay.release(fh);
+    body
+}
+
+#[test]
+fn every_file_is_as_long_as_stat_says() {
+    let (fake, relay) = relay();
+    fake.0.lock().1.push(operation(OP));
+    for path in ["README", "status", "state.json", "pending/op_0123456789abc.json"] {
+        let attr = find(&relay, path).unwrap();
+        assert_eq!(read_all(&relay, attr.ino).len() as u64, attr.size, "{path}");
+        assert!(attr.size > 0 && attr.kind == Kind::File && attr.mode == 0o444, "{path}");
+    }
+}
+
+#[test]
+fn a_handle_serves_the_moment_of_its_open() {
+    let (fake, relay) = relay();
+    let ino = find(&relay, "state.json").unwrap().ino;
+    let fh = relay.open(ino, libc::O_RDONLY).unwrap();
+    let first = relay.read(fh, 0, 4096).unwrap();
+
+    fake.0.lock().0 = Some(Status { pending: 5, ..status() });
+
+    assert_eq!(relay.read(fh, 0, 4096).unwrap(), first);
+    assert_eq!(relay.read(fh, 3, 4).unwrap(), first[3..7]);
+    assert_eq!(relay.read(fh, u64::MAX, 4).unwrap(), b"");
+    assert_ne!(read_all(&relay, ino), first);
+    relay.release(fh);
+    assert_eq!(errno(relay.read(fh, 0, 1)), libc::EBADF);
+}
+
+#[test]
+fn nothing_opens_for_writing() {
+    let (_, relay) = relay();
+    let ino = find(&relay, "status").unwrap().ino;
+    for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_RDONLY | libc::O_TRUNC] {
+        assert_eq!(errno(relay.open(ino, flags)), libc::EACCES);
+    }
+}
+
+#[test]
+fn a_listing_continues_where_it_stopped() {
+    let (_, relay) = relay();
+    let fh = relay.opendir(DIR).unwrap();
+    let first = names(&relay, fh, 0, 3);
+    let rest = names(&relay, fh, first[2].1, 9);
+    let all: Vec<_> = first.into_iter().chain(rest).map(|(name, _)| name).collect();
+    assert_eq!(all, [".", "..", "README", "status", "state.json", "pending"]);
+}
+
+#[test]
+fn a_listing_is_one_snapshot_until_it_is_rewound() {
+    let (fake, relay) = relay();
+    fake.0.lock().1.push(operation(OP));
+    let fh = relay.opendir(find(&relay, "pending").unwrap().ino).unwrap();
+    fake.0.lock().1.clear();
+    assert_eq!(names(&relay, fh, 2, 9), [(format!("{OP}.json"), 3)]);
+    assert_eq!(names(&relay, fh, 0, 9).len(), 2);
+}
+
+#[test]
+fn an_operation_has_one_number_in_listing_and_stat() {
+    let (fake, relay) = relay();
+    fake.0.lock().1.push(operation(OP));
+    let attr = find(&relay, "pending/op_0123456789abc.json").unwrap();
+    let fh = relay.opendir(Node::Pending.ino()).unwrap();
+    let mut listed = None;
+    relay
+        .readdir(fh, 2, &mut |item| {
+            listed = Some(item.ino);
+            true
+        })
+        .unwrap();
+    assert_eq!(listed, Some(attr.ino));
+    assert!(owns(attr.ino) && Node::fixed(attr.ino).is_none());
+    assert_eq!(attr.mtime, Nanos(1_767_225_605_000_000_007));
+}
+
+#[test]
+fn an_operation_that_is_done_is_gone_and_can_be_forgotten() {
+    let (fake, relay) = relay();
+    fake.0.lock().1.push(operation(OP));
+    let path = "pending/op_0123456789abc.json";
+    let ino = find(&relay, path).unwrap().ino;
+    find(&relay, path).unwrap();
+
+    fake.0.lock().1.clear();
+
+    assert_eq!(errno(find(&relay, path)), libc::ENOENT);
+    assert_eq!(errno(relay.getattr(ino)), libc::ENOENT);
+    relay.forget(ino, 1);
+    assert_eq!(relay.inner.lock().known.len(), 1);
+    relay.forget(ino, 1);
+    assert_eq!(relay.inner.lock().known.len(), 0);
+    relay.forget(ino, 1);
+}
+
+#[test]
+fn names_that_are_no_operation_id_do_not_exist() {
+    let (_, relay) = relay();
+    for name in ["pending/x.json", "pending/op_0123456789abc", "pending/op_0123456789abc.json", "nothing", "STATUS"] {
+        assert_eq!(errno(find(&relay, name)), libc::ENOENT, "{name}");
+    }
+    assert_eq!(errno(find(&relay, "status/x")), libc::ENOTDIR);
+}
+
+#[test]
+fn state_json_has_the_fields_that_older_tools_read() {
+    let s = Status { pending: 2, in_flight: 1, failed_writebacks: 9, last_error: Some(last_error("boom")), ..status() };
+    let v: serde_json::Value = serde_json::from_slice(&render_state_json(&s)).unwrap();
+    assert_eq!(v["workspaceId"], "demo");
+    assert_eq!(v["mode"], "fuse");
+    assert_eq!(v["status"], "syncing");
+    assert_eq!(v["pendingWriteback"], 3);
+    assert_eq!(v["failedWritebacks"], 9);
+    assert_eq!(v["states"]["hasPendingWriteback"], true);
+    assert_eq!(v["states"]["offline"], false);
+    assert_eq!(v["lastError"]["opId"], OP);
+    assert_eq!(v["lastReconcileAt"], "2026-01-01T00:00:01Z");
+    assert_eq!(v["eventListener"]["status"], "polling");
+    for key in ["stateDir", "pid", "version", "baseUrl", "embeddedServer", "remoteRoot", "localRoot", "lastEventAt", "counters"] {
+        assert!(v.get(key).is_some(), "{key} is missing");
+    }
+}
+
+fn last_error(message: &str) -> LastError {
+    LastError {
+        op_id: OP.into(),
+        path: "/a.md".into(),
+        status: Some(422),
+        code: "schema_violation".into(),
+        message: message.into(),
+        at: "2026-01-01T00:00:02Z".into(),
+    }
+}
+
+#[test]
+fn the_first_line_says_the_worst_that_is_true() {
+    let first = |s: &Status| render_status(s).lines().next().unwrap().split_whitespace().nth(1).unwrap().to_string();
+    let mut s = status();
+    assert_eq!(first(&s), "ready:");
+    s.in_flight = 1;
+    assert_eq!(first(&s), "syncing:");
+    s.dead = 1;
+    assert_eq!(first(&s), "attention:");
+    s.tree_known = false;
+    assert_eq!(first(&s), "starting:");
+    s.feed = Feed::Offline;
+    assert_eq!(first(&s), "offline:");
+    s.store_failure = Some("disk full".into());
+    assert_eq!(first(&s), "error:");
+}
+
+#[test]
+fn a_dead_letter_names_the_command_that_retries_it() {
+    let s = Status { dead: 1, last_error: Some(last_error("title is required")), ..status() };
+    let text = render_status(&s);
+    assert!(text.contains("422 schema_violation: title is required"), "{text}");
+    assert!(text.contains(&format!("relayfile writeback retry --opId {OP}")), "{text}");
+}
+
+#[test]
+fn remote_words_cannot_drive_a_terminal() {
+    let s = Status { last_error: Some(last_error(&format!("\u{1b}[2J\nstate: ready {}", "x".repeat(9000)))), ..status() };
+    let text = render_status(&s);
+    assert!(!text.contains('\u{1b}') && text.len() < 3000, "{text}");
+    assert_eq!(text.lines().filter(|l| l.starts_with("state:")).count(), 1);
+}
