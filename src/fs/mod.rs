@@ -23,8 +23,6 @@ pub mod mountinfo;
 mod notify;
 mod route;
 mod session;
-#[cfg(test)]
-mod smoke_test;
 mod ttl;
 mod waiting;
 

@@ -192,7 +192,7 @@ impl View {
         if owns(dir) {
             self.relay.readdir(fh, offset, &mut emit)?
         } else {
-            self.ws.readdir(fh, offset, &mut emit)?
+            self.ws.readdir(dir, fh, offset, &mut emit)?
         };
         if dir == Ino::ROOT && items.len() < most {
             items.push(DirItem { ino: relaydir::DIR, kind: Kind::Dir, name: relaydir::NAME.into(), next_offset: BEHIND_RELAY });
