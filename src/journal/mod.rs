@@ -125,6 +125,11 @@ impl Journal {
         self.writer.failure()
     }
 
+    /// How many transactions have been committed: a change of it means that status may have changed.
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
+    }
+
     /// Commits what is queued, ends the writer thread and checkpoints the log.
     pub fn close(&self) {
         self.writer.stop();

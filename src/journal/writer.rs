@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -82,6 +83,7 @@ pub(super) struct Writer {
     queue: Sender<Message>,
     thread: Mutex<Option<JoinHandle<()>>>,
     failure: Arc<Mutex<Option<String>>>,
+    commits: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -89,11 +91,13 @@ impl Writer {
         let (queue, jobs) = crossbeam_channel::unbounded();
         let failure = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&failure);
+        let commits = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&commits);
         let thread = std::thread::Builder::new()
             .name("relayfile-jrnl".into())
-            .spawn(move || Loop { db, jobs, failure: seen, backlog: VecDeque::new(), full: false }.run())
+            .spawn(move || Loop { db, jobs, failure: seen, commits: counter, backlog: VecDeque::new(), full: false }.run())
             .expect("the system has no room for a thread");
-        Writer { queue, thread: Mutex::new(Some(thread)), failure }
+        Writer { queue, thread: Mutex::new(Some(thread)), failure, commits }
     }
 
     pub(super) fn submit(&self, durability: Durability, work: Work) -> Ticket {
@@ -109,6 +113,10 @@ impl Writer {
         self.failure.lock().clone()
     }
 
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
+    }
+
     pub(super) fn stop(&self) {
         let _ = self.queue.send(Message::Stop);
         if let Some(thread) = self.thread.lock().take() {
@@ -121,6 +129,7 @@ struct Loop {
     db: Connection,
     jobs: Receiver<Message>,
     failure: Arc<Mutex<Option<String>>>,
+    commits: Arc<AtomicU64>,
     /// Not yet committed, oldest first.
     backlog: VecDeque<Job>,
     /// The last commit found no room: what is in the backlog has been reported as failed once.
@@ -159,6 +168,7 @@ impl Loop {
             match self.commit_first(n) {
                 Ok(()) => {
                     self.full = false;
+                    self.commits.fetch_add(1, Ordering::Release);
                     for job in self.backlog.drain(..n) {
                         job.ticket.settle(Ok(()));
                     }
