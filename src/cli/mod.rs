@@ -1,1 +1,87 @@
-//! (being built)
+//! The command lines of both binaries.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `args` | what can be typed, and the help that teaches it |
+//! | `mount_command` | `relayfile-mount`: check, then background or foreground, then serve, then drain |
+//! | `background` | the start in the background: re-exec, the ready pipe, the log |
+//! | `signals` | SIGINT, SIGTERM and SIGHUP as a value |
+//! | `doctor` `mounts` `unmount` `serve` | the commands of `relayfile` |
+//! | `live` | asking a running mount how it stands |
+//! | `connect` | the remote of a configuration, for the checks before a mount |
+//!
+//! Nothing here knows FUSE, HTTP or the journal. Problems go to stderr as `what [CODE]` and a remedy; the exit code is that of
+//! [`Exit`](crate::preflight::Exit).
+
+mod args;
+mod background;
+mod connect;
+mod doctor;
+mod live;
+mod logging;
+mod mount_command;
+mod mounts;
+mod serve;
+mod signals;
+mod unmount;
+
+pub use args::{MountArgs, RelayfileArgs};
+pub use signals::Signals;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::preflight::{Exit, Problem};
+
+/// `relayfile-mount`.
+pub fn relayfile_mount() -> ExitCode {
+    mount_command::run(MountArgs::parse()).into()
+}
+
+/// `relayfile`.
+pub fn relayfile() -> ExitCode {
+    use args::Command;
+    let exit = match RelayfileArgs::parse().command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Doctor(options) => doctor::run(*options),
+        Command::Mounts(options) => mounts::run(&options),
+        Command::Unmount(options) => unmount::run(&options),
+        Command::Completions(options) => completions(&options),
+    };
+    exit.into()
+}
+
+fn completions(options: &args::Completions) -> Exit {
+    use std::io::Write;
+    let (mut command, name) = match options.binary {
+        args::Binary::Relayfile => (RelayfileArgs::command(), "relayfile"),
+        args::Binary::RelayfileMount => (MountArgs::command(), "relayfile-mount"),
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(options.shell, &mut command, name, &mut script);
+    match std::io::stdout().write_all(&script) {
+        Ok(()) => Exit::Ok,
+        // `relayfile completions bash | head` is no failure.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(_) => Exit::Internal,
+    }
+}
+
+/// Says a problem on stderr and returns its exit code.
+fn report(program: &str, problem: &Problem) -> Exit {
+    say(format_args!("{program}: {problem}"));
+    problem.exit()
+}
+
+/// One line to stderr. A closed stderr is no reason to die.
+fn say(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// One line to stdout; a reader that has gone away (`| head`) is no reason to panic.
+fn out(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

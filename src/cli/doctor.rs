@@ -1,0 +1,58 @@
+//! `relayfile doctor`: every check of a start, all of them, changing nothing.
+
+use super::args::Doctor;
+use super::{out, report};
+use crate::config::{self, Config, RemoteChoice};
+use crate::preflight::{self, Exit, Findings, Problem};
+
+pub fn run(options: Doctor) -> Exit {
+    let mut flags = options.settings.into_flags(false);
+    // Without a mountpoint everything else is still worth checking: an empty directory stands in.
+    let scratch = match config::load(flags.clone()) {
+        Err(problem) if problem.what == config::NO_MOUNTPOINT => tempfile::tempdir().ok(),
+        _ => None,
+    };
+    if let Some(dir) = &scratch {
+        flags.layer.local_dir = Some(dir.path().to_owned());
+    }
+    let config = match config::load(flags) {
+        Ok(config) => config,
+        Err(problem) => {
+            let exit = report("relayfile", &problem);
+            return if exit == Exit::Usage { exit } else { Exit::ChecksFailed };
+        }
+    };
+    let mut sick = false;
+    let mut findings = Findings::default();
+    for check in preflight::local_checks(&config) {
+        if check.name == "mountpoint" && scratch.is_some() {
+            out(format_args!("– mountpoint: none given, so none was checked"));
+            continue;
+        }
+        sick |= !print(check.name, &check.subject, (check.run)(&mut findings));
+    }
+    if let RemoteChoice::Http { base_url, workspace, .. } = &config.remote {
+        sick |= !print("remote", &format!("workspace {workspace} at {base_url}"), ask_remote(&config));
+    } else {
+        out(format_args!("✓ remote: the embedded server, which starts with the mount"));
+    }
+    for warning in &findings.warnings {
+        out(format_args!("! {warning}"));
+    }
+    if sick { Exit::ChecksFailed } else { Exit::Ok }
+}
+
+/// One line; two more when something is wrong.
+fn print(name: &str, subject: &str, result: Result<(), Problem>) -> bool {
+    match &result {
+        Ok(()) => out(format_args!("✓ {name}: {subject}")),
+        Err(problem) => out(format_args!("✗ {name}: {problem}")),
+    }
+    result.is_ok()
+}
+
+/// Connects to the remote of `config` and makes the checks of the network.
+pub fn ask_remote(config: &Config) -> Result<(), Problem> {
+    let Some(remote) = super::connect::connect(config)? else { return Ok(()) };
+    preflight::check_remote(&*remote)
+}

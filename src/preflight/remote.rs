@@ -1,0 +1,169 @@
+//! The remote: alive, the token accepted, the workspace listable.
+
+use super::problem::{Code, Problem};
+use crate::path::RemotePath;
+use crate::remote::{Depth, ErrorKind, Remote, RemoteError};
+
+/// Two requests: health, and the first page of the mounted directory. Takes at most two request deadlines.
+pub fn check_remote(remote: &dyn Remote) -> Result<(), Problem> {
+    remote.health().map_err(|e| health_problem(&e))?;
+    remote.tree(&RemotePath::root(), Depth::Children, None).map(|_| ()).map_err(|e| tree_problem(&e))
+}
+
+fn health_problem(error: &RemoteError) -> Problem {
+    match error.kind {
+        ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::NoSpace => unreachable(error),
+        _ => unexpected(error),
+    }
+}
+
+fn tree_problem(error: &RemoteError) -> Problem {
+    match error.kind {
+        ErrorKind::Unauthorized => Problem::new(
+            Code::TokenRejected,
+            format!("the remote refused the token: {}", words(error)),
+            "get a new token and set RELAYFILE_TOKEN, or update the token file",
+        ),
+        ErrorKind::Forbidden => Problem::new(
+            Code::WorkspaceForbidden,
+            format!("the token may not list this workspace: {}", words(error)),
+            "use the workspace of the token; if it may read one directory only, mount that: --remote-path /directory",
+        ),
+        ErrorKind::NotFound => Problem::new(
+            Code::WorkspaceNotFound,
+            format!("the remote does not know this workspace: {}", words(error)),
+            "check --workspace and --base-url",
+        ),
+        ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::NoSpace => unreachable(error),
+        ErrorKind::Conflict | ErrorKind::TooLarge | ErrorKind::Rejected | ErrorKind::Corrupt => unexpected(error),
+    }
+}
+
+fn unreachable(error: &RemoteError) -> Problem {
+    let what = match error.status {
+        Some(_) => format!("the remote is not in service: {}", words(error)),
+        None => format!("the remote cannot be reached: {}", words(error)),
+    };
+    Problem::new(
+        Code::RemoteUnreachable,
+        what,
+        "check --base-url and the network; --offline-ok mounts what is known and uploads when the remote is back",
+    )
+}
+
+fn unexpected(error: &RemoteError) -> Problem {
+    Problem::new(
+        Code::RemoteUnexpected,
+        format!("the remote does not answer like a relayfile server: {}", words(error)),
+        "check --base-url: it is the part before /v1/workspaces",
+    )
+}
+
+/// The remote's own words, on one line.
+fn words(error: &RemoteError) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A token over plain HTTP can be read by whoever is on the way; on this machine nobody is.
+pub(super) fn plaintext_warning(base_url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(base_url).ok()?;
+    let host = url.host_str()?;
+    let local = host == "localhost"
+        || host.ends_with(".localhost")
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    (url.scheme() == "http" && !local).then(|| format!("the token goes to {host} unencrypted, because the base URL is http://"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{OpId, Revision};
+    use crate::remote::{Accepted, EventPage, Precondition, RemoteFile, TreePage};
+
+    /// Answers health and tree with what it was given, and knows nothing else.
+    struct Answers {
+        health: Result<(), RemoteError>,
+        tree: Result<TreePage, RemoteError>,
+    }
+
+    impl Remote for Answers {
+        fn health(&self) -> Result<(), RemoteError> {
+            self.health.clone()
+        }
+        fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
+            assert!(dir.is_root() && depth == Depth::Children && cursor.is_none());
+            self.tree.clone()
+        }
+        fn get(&self, _: &RemotePath) -> Result<RemoteFile, RemoteError> {
+            unimplemented!()
+        }
+        fn export(&self, _: &RemotePath) -> Result<Vec<RemoteFile>, RemoteError> {
+            unimplemented!()
+        }
+        fn put(&self, _: &RemotePath, _: &[u8], _: &str, _: &Precondition, _: &OpId) -> Result<Accepted, RemoteError> {
+            unimplemented!()
+        }
+        fn delete(&self, _: &RemotePath, _: &Revision, _: &OpId) -> Result<Accepted, RemoteError> {
+            unimplemented!()
+        }
+        fn events(&self, _: Option<&str>) -> Result<EventPage, RemoteError> {
+            unimplemented!()
+        }
+        fn newest_event(&self) -> Result<Option<String>, RemoteError> {
+            unimplemented!()
+        }
+    }
+
+    fn error(kind: ErrorKind, status: Option<u16>, message: &str) -> RemoteError {
+        RemoteError {
+            kind,
+            method: "GET",
+            path: "/v1/workspaces/ws/fs/tree".into(),
+            status,
+            code: "code".into(),
+            message: message.into(),
+            body: String::new(),
+            current_revision: None,
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn a_remote_that_lists_passes() {
+        assert_eq!(check_remote(&Answers { health: Ok(()), tree: Ok(TreePage::default()) }), Ok(()));
+    }
+
+    #[test]
+    fn each_kind_of_refusal_has_its_code_and_the_remotes_words() {
+        for (kind, status, code) in [
+            (ErrorKind::Unauthorized, Some(401), Code::TokenRejected),
+            (ErrorKind::Forbidden, Some(403), Code::WorkspaceForbidden),
+            (ErrorKind::NotFound, Some(404), Code::WorkspaceNotFound),
+            (ErrorKind::Transient, Some(503), Code::RemoteUnreachable),
+            (ErrorKind::Unreachable, None, Code::RemoteUnreachable),
+            (ErrorKind::Corrupt, Some(200), Code::RemoteUnexpected),
+            (ErrorKind::Rejected, Some(400), Code::RemoteUnexpected),
+        ] {
+            let remote = Answers { health: Ok(()), tree: Err(error(kind, status, "in its\nown words")) };
+            let problem = check_remote(&remote).unwrap_err();
+            assert_eq!(problem.code, code, "{kind:?}");
+            assert!(problem.what.contains("in its own words"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_health_is_not_a_relayfile_server() {
+        let remote = Answers { health: Err(error(ErrorKind::NotFound, Some(404), "nope")), tree: Ok(TreePage::default()) };
+        assert_eq!(check_remote(&remote).unwrap_err().code, Code::RemoteUnexpected);
+        let remote = Answers { health: Err(error(ErrorKind::Unreachable, None, "refused")), tree: Ok(TreePage::default()) };
+        assert_eq!(check_remote(&remote).unwrap_err().code, Code::RemoteUnreachable);
+    }
+
+    #[test]
+    fn a_token_over_plain_http_is_warned_about_except_on_this_machine() {
+        assert!(plaintext_warning("http://relay.example").is_some());
+        for fine in ["https://relay.example", "http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:8080"] {
+            assert_eq!(plaintext_warning(fine), None, "{fine}");
+        }
+    }
+}

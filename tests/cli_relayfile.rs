@@ -1,0 +1,59 @@
+//! The operator's commands, as far as they need no mount.
+
+mod common;
+
+use common::{Home, assert_refused, stderr, stdout};
+
+#[test]
+fn unmounting_what_is_not_mounted_is_a_clear_error() {
+    let home = Home::new();
+    home.mkdir("ws");
+    let text = assert_refused(&home, home.relayfile().args(["unmount", "ws"]), 3, "MOUNTPOINT_NOT_OURS");
+    assert!(text.contains("nothing is mounted there"), "{text}");
+    assert_refused(&home, home.relayfile().args(["unmount", "/proc"]), 3, "MOUNTPOINT_NOT_OURS");
+}
+
+#[test]
+fn the_list_of_mounts_is_json_when_asked() {
+    let home = Home::new();
+    let output = home.relayfile().args(["mounts", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(list.is_array());
+}
+
+#[test]
+fn doctor_makes_every_check_and_leaves_nothing_behind() {
+    let home = Home::new();
+    home.write("ws/kept", "");
+    home.write("state", "a file where a directory should be");
+    let before = home.files();
+
+    let output = home.relayfile().args(["doctor", "--state-dir", "state", "ws"]).output().unwrap();
+
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for line in ["✗ mountpoint", "MOUNTPOINT_NOT_EMPTY", "✗ state directory", "STATE_DIR_UNWRITABLE", "✓ embedded data", "try:"]
+    {
+        assert!(text.contains(line), "{line} is missing in: {text}");
+    }
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn doctor_without_a_mountpoint_checks_the_rest() {
+    let home = Home::new();
+    let output = home.relayfile().arg("doctor").output().unwrap();
+    let text = stdout(&output);
+    assert!(text.contains("– mountpoint: none given") && text.contains("✓ lease"), "{text}{}", stderr(&output));
+    assert!(home.files().is_empty());
+}
+
+#[test]
+fn both_commands_have_completions() {
+    let home = Home::new();
+    for (shell, command) in [("bash", "relayfile"), ("zsh", "relayfile-mount"), ("fish", "relayfile-mount")] {
+        let output = home.relayfile().args(["completions", shell, "--for", command]).output().unwrap();
+        assert!(output.status.success() && stdout(&output).contains(command), "{shell} {command}");
+    }
+}
