@@ -5,6 +5,8 @@
 //! deadline that the implementation was built with, and is therefore made from workers only, never from a FUSE handler.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod http;
 mod wire;
 

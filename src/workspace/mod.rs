@@ -20,6 +20,8 @@ mod files;
 mod namespace;
 mod recover;
 mod remote_changes;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod types;
 mod upload;

@@ -1,0 +1,277 @@
+//! A remote in memory, for tests of what stands on the [`Remote`] trait. It keeps the rules of the wire (preconditions,
+//! revisions, events, stored sizes) and a log of every write that it applied.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::ids::ContentHash;
+
+#[derive(Clone)]
+struct Stored {
+    bytes: Vec<u8>,
+    revision: Revision,
+    content_type: String,
+}
+
+#[derive(Default)]
+struct Inner {
+    files: BTreeMap<String, Stored>,
+    events: Vec<RemoteEvent>,
+    revisions: u64,
+    /// Applied writes and refused ones: "PUT /a rev_1".
+    log: Vec<String>,
+    reads: u64,
+    listings: u64,
+    /// Errors to answer the next writes with; `true`: after applying the write.
+    faults: Vec<(ErrorKind, bool)>,
+}
+
+#[derive(Default)]
+pub struct FakeRemote {
+    inner: Mutex<Inner>,
+    down: AtomicBool,
+}
+
+impl FakeRemote {
+    pub fn seeded(files: &[(&str, &[u8])]) -> FakeRemote {
+        let fake = FakeRemote::default();
+        for (path, bytes) in files {
+            fake.write(path, bytes);
+        }
+        fake
+    }
+
+    /// A write by somebody else.
+    pub fn write(&self, path: &str, bytes: &[u8]) {
+        self.inner.lock().apply(path, Some((bytes.to_vec(), "text/plain".into())), "somebody-else");
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.inner.lock().apply(path, None, "somebody-else");
+    }
+
+    pub fn content(&self, path: &str) -> Option<Vec<u8>> {
+        self.inner.lock().files.get(path).map(|f| f.bytes.clone())
+    }
+
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        self.inner.lock().files.iter().map(|(p, f)| (p.clone(), f.bytes.clone())).collect()
+    }
+
+    /// Takes the log of writes.
+    pub fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.lock().log)
+    }
+
+    pub fn reads(&self) -> u64 {
+        self.inner.lock().reads
+    }
+
+    pub fn listings(&self) -> u64 {
+        self.inner.lock().listings
+    }
+
+    pub fn fail_next(&self, kind: ErrorKind, after_applying: bool) {
+        self.inner.lock().faults.push((kind, after_applying));
+    }
+
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
+    fn up(&self, method: &'static str, path: &str) -> Result<(), RemoteError> {
+        if self.down.load(Ordering::Relaxed) { Err(error(ErrorKind::Unreachable, method, path, None)) } else { Ok(()) }
+    }
+
+    fn change(
+        &self,
+        method: &'static str,
+        path: &RemotePath,
+        expected: Option<&Revision>,
+        new: Option<(Vec<u8>, String)>,
+        op: &OpId,
+    ) -> Result<Accepted, RemoteError> {
+        self.up(method, path.as_str())?;
+        let mut inner = self.inner.lock();
+        let fault = (!inner.faults.is_empty()).then(|| inner.faults.remove(0));
+        if let Some((kind, false)) = fault {
+            return Err(error(kind, method, path.as_str(), None));
+        }
+        let current = inner.files.get(path.as_str()).map(|f| f.revision.clone());
+        let said = expected.map_or("0".into(), ToString::to_string);
+        match (&current, expected) {
+            (None, Some(_)) => return Err(error(ErrorKind::NotFound, method, path.as_str(), None)),
+            (Some(now), expected) if expected != Some(now) => {
+                inner.log.push(format!("409 {method} {path} {said}"));
+                return Err(error(ErrorKind::Conflict, method, path.as_str(), current));
+            }
+            _ => {}
+        }
+        inner.log.push(format!("{method} {path} {said}"));
+        let revision = inner.apply(path.as_str(), new, op.as_str());
+        if let Some((kind, true)) = fault {
+            return Err(error(kind, method, path.as_str(), None));
+        }
+        Ok(Accepted { remote_op: Some(format!("op_{}", inner.revisions)), revision: Some(revision), repeated: false })
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, path: &str, new: Option<(Vec<u8>, String)>, correlation: &str) -> Revision {
+        self.revisions += 1;
+        let revision = Revision::new(&format!("rev_{}", self.revisions));
+        let existed = self.files.contains_key(path);
+        let kind = match (&new, existed) {
+            (None, _) => EventKind::Deleted,
+            (Some(_), true) => EventKind::Updated,
+            (Some(_), false) => EventKind::Created,
+        };
+        self.events.push(RemoteEvent {
+            id: format!("evt_{}", self.events.len() + 1),
+            kind,
+            path: path.parse().ok(),
+            revision: Some(revision.clone()),
+            hash: new.as_ref().map(|(b, _)| ContentHash::of(b)),
+            correlation_id: correlation.into(),
+            at_ms: Some(1_700_000_000_000 + self.revisions as i64),
+        });
+        match new {
+            Some((bytes, content_type)) => {
+                self.files.insert(path.into(), Stored { bytes, revision: revision.clone(), content_type });
+            }
+            None => drop(self.files.remove(path)),
+        }
+        revision
+    }
+}
+
+fn error(kind: ErrorKind, method: &'static str, path: &str, current: Option<Revision>) -> RemoteError {
+    RemoteError {
+        kind,
+        method,
+        path: path.into(),
+        status: match kind {
+            ErrorKind::Unreachable => None,
+            ErrorKind::Conflict => Some(409),
+            ErrorKind::NotFound => Some(404),
+            ErrorKind::Rejected => Some(400),
+            _ => Some(503),
+        },
+        code: format!("{kind:?}").to_lowercase(),
+        message: format!("{kind:?}"),
+        body: String::new(),
+        current_revision: current,
+        retry_after: None,
+    }
+}
+
+/// The length that the remote stores: of base64 for what is not UTF-8.
+fn stored_size(bytes: &[u8]) -> u64 {
+    if std::str::from_utf8(bytes).is_ok() {
+        bytes.len() as u64
+    } else {
+        base64::engine::general_purpose::STANDARD.encode(bytes).len() as u64
+    }
+}
+
+impl Remote for FakeRemote {
+    fn health(&self) -> Result<(), RemoteError> {
+        self.up("GET", "/health")
+    }
+
+    fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
+        self.up("GET", dir.as_str())?;
+        let mut inner = self.inner.lock();
+        inner.listings += 1;
+        let mut page = TreePage::default();
+        for (path, file) in &inner.files {
+            let parsed: RemotePath = match path.parse() {
+                Ok(p) => p,
+                Err(e) => {
+                    page.hidden.push((path.clone(), e));
+                    continue;
+                }
+            };
+            let Some(below) = parsed.below(dir) else { continue };
+            if depth == Depth::Children
+                && let Some((first, _)) = below.split_once('/')
+            {
+                let sub = dir.join(first).unwrap();
+                if !page.dirs.contains(&sub) {
+                    page.dirs.push(sub);
+                }
+                continue;
+            }
+            if cursor.is_some_and(|c| path.as_str() <= c) {
+                continue;
+            }
+            if page.files.len() == 3 {
+                // Small pages, so that tests cross their borders.
+                page.next_cursor = page.files.last().map(|f: &ListedFile| f.path.to_string());
+                break;
+            }
+            page.files.push(ListedFile {
+                path: parsed.clone(),
+                revision: file.revision.clone(),
+                hash: Some(ContentHash::of(&file.bytes)),
+                stored_size: stored_size(&file.bytes),
+                edited_at_ms: Some(1_700_000_000_000),
+            });
+        }
+        Ok(page)
+    }
+
+    fn get(&self, path: &RemotePath) -> Result<RemoteFile, RemoteError> {
+        self.up("GET", path.as_str())?;
+        let mut inner = self.inner.lock();
+        inner.reads += 1;
+        let file = inner.files.get(path.as_str()).ok_or_else(|| error(ErrorKind::NotFound, "GET", path.as_str(), None))?;
+        Ok(RemoteFile {
+            path: path.clone(),
+            revision: file.revision.clone(),
+            hash: ContentHash::of(&file.bytes),
+            content_type: file.content_type.clone(),
+            bytes: file.bytes.clone(),
+            edited_at_ms: Some(1_700_000_000_000),
+        })
+    }
+
+    fn export(&self, _dir: &RemotePath) -> Result<Vec<RemoteFile>, RemoteError> {
+        Err(error(ErrorKind::NotFound, "GET", "/fs/export", None))
+    }
+
+    fn put(
+        &self,
+        path: &RemotePath,
+        bytes: &[u8],
+        content_type: &str,
+        precondition: &Precondition,
+        op: &OpId,
+    ) -> Result<Accepted, RemoteError> {
+        let expected = match precondition {
+            Precondition::Absent => None,
+            Precondition::Revision(r) => Some(r),
+        };
+        self.change("PUT", path, expected, Some((bytes.to_vec(), content_type.into())), op)
+    }
+
+    fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {
+        self.change("DELETE", path, Some(revision), None, op)
+    }
+
+    fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError> {
+        self.up("GET", "/fs/events")?;
+        let inner = self.inner.lock();
+        let from = cursor.and_then(|c| inner.events.iter().position(|e| e.id == c)).map_or(0, |i| i + 1);
+        Ok(EventPage { events: inner.events[from..].to_vec(), next_cursor: None })
+    }
+
+    fn newest_event(&self) -> Result<Option<String>, RemoteError> {
+        self.up("GET", "/fs/events")?;
+        Ok(self.inner.lock().events.last().map(|e| e.id.clone()))
+    }
+}
