@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ const DEV_FUSE: &str = "/dev/fuse";
 pub enum MountError {
     #[error("the mountpoint {}: {source}", path.display())]
     Mountpoint { path: PathBuf, source: io::Error },
+    #[error("{} is what an earlier mount left behind when its process died", .0.display())]
+    DeadEndpoint(PathBuf),
     #[error("/dev/fuse cannot be used: {0}")]
     FuseUnavailable(#[source] io::Error),
     #[error("neither fusermount3 nor fusermount is installed")]
@@ -41,6 +44,7 @@ impl MountError {
         match self {
             MountError::Mountpoint { source, .. } if source.kind() == io::ErrorKind::NotFound => "MOUNTPOINT_NOT_FOUND",
             MountError::Mountpoint { .. } => "MOUNTPOINT_UNUSABLE",
+            MountError::DeadEndpoint(_) => "MOUNTPOINT_DEAD",
             MountError::FuseUnavailable(_) => "FUSE_UNAVAILABLE",
             MountError::FusermountNotFound => "FUSERMOUNT_NOT_FOUND",
             MountError::AllowOtherRefused => "ALLOW_OTHER_REFUSED",
@@ -56,6 +60,7 @@ impl MountError {
     pub fn remedy(&self) -> &'static str {
         match self {
             MountError::Mountpoint { .. } => "Create an empty directory that you can write to and name it.",
+            MountError::DeadEndpoint(_) => "Unmount it first: umount -l MOUNTPOINT, or fusermount3 -u -z MOUNTPOINT.",
             MountError::FuseUnavailable(_) => {
                 "Load the kernel module (modprobe fuse); in a container, pass --device /dev/fuse --cap-add SYS_ADMIN."
             }
@@ -143,8 +148,27 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
 }
 
 /// True when `path` is what an earlier mount left behind when its process died: only an unmount can help it.
+///
+/// Asks statfs(2), which always goes to the filesystem; stat(2) may be answered from attributes that the kernel was told
+/// to keep for an hour.
 pub fn is_dead_endpoint(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+    let Ok(path) = c_string(path.as_os_str()) else { return false };
+    let mut answer = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path is NUL-terminated and the answer has room for one statfs; it is not read.
+    let rc = unsafe { libc::statfs(path.as_ptr(), answer.as_mut_ptr()) };
+    rc != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
+}
+
+/// The path with its symlinks resolved, when something can be mounted on it.
+pub(super) fn check_mountpoint(path: &Path) -> Result<PathBuf, MountError> {
+    // The kernel would mount on top of a dead endpoint without a word.
+    if is_dead_endpoint(path) {
+        return Err(MountError::DeadEndpoint(path.into()));
+    }
+    let usable = path
+        .canonicalize()
+        .and_then(|real| if real.metadata()?.is_dir() { Ok(real) } else { Err(io::Error::from_raw_os_error(libc::ENOTDIR)) });
+    usable.map_err(|source| MountError::Mountpoint { path: path.into(), source })
 }
 
 fn open_device() -> io::Result<File> {
@@ -183,5 +207,17 @@ mod tests {
         assert!(unmount(dir.path(), true).is_err());
         assert!(!is_dead_endpoint(dir.path()));
         assert!(!is_dead_endpoint(&dir.path().join("missing")));
+    }
+
+    #[test]
+    fn only_a_directory_is_a_mountpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(check_mountpoint(&file).unwrap_err().code(), "MOUNTPOINT_UNUSABLE");
+        assert_eq!(check_mountpoint(&dir.path().join("missing")).unwrap_err().code(), "MOUNTPOINT_NOT_FOUND");
+        std::os::unix::fs::symlink(".", dir.path().join("link")).unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        assert_eq!(check_mountpoint(&dir.path().join("link")).unwrap(), real);
     }
 }

@@ -54,8 +54,7 @@ pub fn start_with_channel(
     options: MountOptions,
     (changes, to_tell): (Sender<Invalidation>, Receiver<Invalidation>),
 ) -> Result<Session, MountError> {
-    let asked = options.mountpoint.clone();
-    let mountpoint = options.mountpoint.canonicalize().map_err(|source| MountError::Mountpoint { path: asked, source })?;
+    let mountpoint = mount::check_mountpoint(&options.mountpoint)?;
     let device_fd = mount::mount(&Spec {
         mountpoint: &mountpoint,
         source: &options.source,

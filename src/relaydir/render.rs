@@ -101,7 +101,7 @@ pub fn render_status(s: &Status) -> String {
         line("", "(the embedded server: nothing leaves this machine)");
     }
     line("mounted at:", &format!("{} since {} (pid {}, version {})", plain(&s.local_root), s.started_at, s.pid, s.version));
-    line("state kept in:", &plain(&s.state_dir));
+    line("state dir:", &plain(&s.state_dir));
     let tree = if s.tree_known { count(s.files_known, "file") } else { format!("{} so far", count(s.files_known, "file")) };
     line("tree:", &tree);
     line("changes:", &feed_line(s));
