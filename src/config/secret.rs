@@ -144,3 +144,13 @@ mod tests {
         assert_eq!(none.read().unwrap_err().code, Code::TokenMissing);
     }
 }
+
+impl TokenChoice {
+    /// The same for the client, which reads it again when it changes.
+    pub fn source(&self) -> crate::remote::TokenSource {
+        match self {
+            TokenChoice::Value(secret) => crate::remote::TokenSource::Literal(secret.expose().to_owned()),
+            TokenChoice::File(path) | TokenChoice::Creds { path, .. } => crate::remote::TokenSource::File(path.clone()),
+        }
+    }
+}

@@ -139,7 +139,7 @@ impl Loop {
             Ok(newest) => newest,
             // A token without read access to the root may not see the feed, but may list.
             Err(e) if e.kind == crate::remote::ErrorKind::Forbidden => None,
-            Err(e) => return Err(FsError::Remote(e)),
+            Err(e) => return Err(FsError::from(e)),
         };
         self.workspace.learn(newest.as_deref())?;
         log::info!("learned the tree: {} inodes in {:.2} s", self.workspace.files_known(), started.elapsed().as_secs_f64());

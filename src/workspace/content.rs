@@ -124,6 +124,7 @@ impl Workspace {
                 f.unsaved = true;
             }
         }
+        tree.unpin_origin(ino);
         Ok(working)
     }
 

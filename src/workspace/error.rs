@@ -23,7 +23,7 @@ pub enum FsError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(Box<RemoteError>),
 }
 
 /// What an operation waits for. Each is fetched once, however many wait for it.
@@ -38,6 +38,12 @@ pub enum Need {
     /// The true size of a file whose listing could not tell it. Fulfilling it never fails: without an answer of the remote
     /// the estimate stands for a few seconds.
     Size(Ino),
+}
+
+impl From<RemoteError> for FsError {
+    fn from(e: RemoteError) -> FsError {
+        FsError::Remote(Box::new(e))
+    }
 }
 
 impl FsError {

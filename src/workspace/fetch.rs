@@ -119,7 +119,7 @@ impl Workspace {
                 None => return Ok(()),
             }
         }
-        Err(FsError::Remote(RemoteError {
+        Err(FsError::from(RemoteError {
             kind: ErrorKind::Corrupt,
             method: "GET",
             path: dir.to_string(),
@@ -152,6 +152,7 @@ impl Workspace {
             Err(e) if e.kind == ErrorKind::NotFound => {
                 log::info!("{path} is gone at the remote");
                 self.remote_deleted(&path)?;
+                self.origin_lost(ino)?;
                 return Err(FsError::NOT_FOUND);
             }
             Err(e) => {
@@ -190,6 +191,7 @@ impl Workspace {
         if newer && let Some(ms) = file.edited_at_ms {
             node.mtime = Nanos(ms.saturating_mul(1_000_000));
         }
+        tree.unpin_origin(ino);
         let mut batch = Batch::default();
         batch.put_node(&tree, ino);
         if own_path && !has_work {

@@ -258,7 +258,7 @@ impl Workspace {
             _ => Vec::new(),
         };
         for &(ino, ref rule) in before.iter().chain(&swapped) {
-            Self::pin_origin(&mut tree, ino, rule);
+            tree.pin_origin(ino, &rule.path);
         }
 
         let replaced_path = tree.path_of_name(new_parent, new_name);
@@ -384,16 +384,6 @@ impl Workspace {
             }
         }
         Ok(files)
-    }
-
-    /// A file that is not here yet is fetched from where it was before it moved.
-    fn pin_origin(tree: &mut Tree, ino: Ino, rule: &PathRule) {
-        if let Some(f) = tree.get_mut(ino).and_then(Node::file_mut)
-            && f.content == ContentState::Remote
-            && f.origin.is_none()
-        {
-            f.origin = Some(Box::new(rule.path.clone()));
-        }
     }
 
     fn bump_ctime(tree: &mut Tree, batch: &mut Batch, ino: Ino) {

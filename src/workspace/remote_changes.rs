@@ -149,6 +149,25 @@ impl Workspace {
         self.finish(pending)
     }
 
+    /// Somebody deleted a file at the remote that was moved here and never fetched: there is nothing left to show.
+    pub(super) fn origin_lost(&self, ino: Ino) -> FsResult<()> {
+        let mut tree = self.tree.write();
+        let Some(node) = tree.get(ino).filter(|n| n.file().is_some_and(|f| f.origin.is_some())) else { return Ok(()) };
+        let links = node.links.clone();
+        let (mut batch, mut news) = (Batch::default(), Vec::new());
+        for (parent, name) in links {
+            if let Some(path) = tree.path_of_name(parent, &name) {
+                batch.gone(&mut tree, self.rule(path));
+            }
+            self.remove_name(&mut tree, &mut batch, parent, &name, ino);
+            news.push(Invalidation::Entry { parent, name: name.into() });
+        }
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)
+    }
+
     fn is_reserved(path: &RemotePath) -> bool {
         path.segments().next() == Some(RESERVED_NAME)
     }
@@ -321,13 +340,14 @@ impl Workspace {
             news.push(Invalidation::Entry { parent, name: name.into() });
             return Some(fresh);
         }
+        tree.unpin_origin(ino);
+        let node = tree.get_mut(ino)?;
         node.mtime = seen.edited_at_ms.map_or_else(now, |ms| Nanos(ms.saturating_mul(1_000_000)));
         node.ctime = now();
         set_size(node, seen.size);
         let f = node.file_mut()?;
         f.content = ContentState::Remote;
         f.version = Some(seen.version.clone());
-        f.origin = None;
         f.working = None;
         f.stamp = None;
         f.pages_stale = true;

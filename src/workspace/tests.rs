@@ -357,7 +357,7 @@ mod random {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn after_any_work_the_remote_is_the_view(acts in prop::collection::vec(act(), 1..30)) {
             let dir = tempfile::tempdir().unwrap();

@@ -225,6 +225,9 @@ pub(super) struct Tree {
     /// path is only noted.
     pub work: HashMap<RemotePath, u64>,
     changes: u64,
+    /// Where at the remote the content of a moved file still is. Before anything at such a path is changed there, the
+    /// content is fetched.
+    origins: HashMap<RemotePath, Ino>,
 }
 
 impl Tree {
@@ -232,7 +235,7 @@ impl Tree {
     pub fn new(root: Node) -> Tree {
         let mut nodes = HashMap::new();
         nodes.insert(Ino::ROOT, root);
-        Tree { nodes, next: 2, work: HashMap::new(), changes: 0 }
+        Tree { nodes, next: 2, work: HashMap::new(), changes: 0, origins: HashMap::new() }
     }
 
     pub fn from_journal(loaded: Loaded, fallback_root: Node) -> Tree {
@@ -240,6 +243,9 @@ impl Tree {
         tree.nodes.reserve(loaded.nodes.len());
         for row in loaded.nodes {
             tree.next = tree.next.max(row.ino.0 + 1);
+            if let Some(origin) = &row.origin {
+                tree.origins.insert(origin.clone(), row.ino);
+            }
             tree.nodes.insert(row.ino, Node::from_row(row));
         }
         for (parent, name, ino) in loaded.names {
@@ -254,6 +260,29 @@ impl Tree {
         }
         tree.work = loaded.work.into_iter().map(|p| (p, 0)).collect();
         tree
+    }
+
+    /// A file that is at the remote only is about to lose its path there.
+    pub fn pin_origin(&mut self, ino: Ino, path: &RemotePath) {
+        if let Some(f) = self.get_mut(ino).and_then(Node::file_mut)
+            && f.content == ContentState::Remote
+            && f.origin.is_none()
+        {
+            f.origin = Some(Box::new(path.clone()));
+            self.origins.insert(path.clone(), ino);
+        }
+    }
+
+    /// The content no longer depends on its origin.
+    pub fn unpin_origin(&mut self, ino: Ino) {
+        if let Some(origin) = self.get_mut(ino).and_then(Node::file_mut).and_then(|f| f.origin.take()) {
+            self.origins.remove(&*origin);
+        }
+    }
+
+    /// Whose content is still at that path of the remote.
+    pub fn pinned_to(&self, path: &RemotePath) -> Option<Ino> {
+        self.origins.get(path).copied()
     }
 
     /// The number of the next inode, for a journal that remembers numbers of files long gone.
@@ -314,6 +343,7 @@ impl Tree {
     pub fn drop_unreachable(&mut self, ino: Ino) -> bool {
         let gone = ino != Ino::ROOT && self.get(ino).is_some_and(|n| n.links.is_empty() && n.opens == 0 && n.lookups == 0);
         if gone {
+            self.unpin_origin(ino);
             self.nodes.remove(&ino);
         }
         gone

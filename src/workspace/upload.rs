@@ -48,6 +48,15 @@ impl Contents for Workspace {
         Ok(Snapshot::Ready { bytes, hash, stamp: after, content_type })
     }
 
+    fn before_change(&self, path: &RemotePath) -> Result<(), SnapshotError> {
+        let Some(ino) = self.tree.read().pinned_to(path) else { return Ok(()) };
+        match self.fulfil(Need::Content(ino)) {
+            Ok(()) | Err(FsError::Errno(libc::ENOENT)) => Ok(()),
+            Err(FsError::Remote(e)) => Err(SnapshotError::Remote(e)),
+            Err(e) => Err(SnapshotError::Local(e.to_string())),
+        }
+    }
+
     fn payload(&self, op: &OpId) -> std::io::Result<Vec<u8>> {
         std::fs::read(self.store.payload_path(op))
     }

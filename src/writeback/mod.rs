@@ -24,6 +24,7 @@ pub use dispatcher::{Settings, Writeback};
 
 use crate::ids::{ContentHash, OpId};
 use crate::journal::{JournalError, Operation, Stamp, Version};
+use crate::path::RemotePath;
 use crate::remote::{Accepted, RemoteError};
 
 /// What an operation would send.
@@ -41,7 +42,7 @@ pub enum Snapshot {
 pub enum SnapshotError {
     /// The content had to be fetched first (a file renamed before it was ever read).
     #[error(transparent)]
-    Remote(RemoteError),
+    Remote(Box<RemoteError>),
     #[error("the content cannot be read: {0}")]
     Local(String),
 }
@@ -49,6 +50,10 @@ pub enum SnapshotError {
 /// The side that has the bytes.
 pub trait Contents: Send + Sync {
     fn snapshot(&self, op: &Operation) -> Result<Snapshot, SnapshotError>;
+
+    /// The remote's file at `path` is about to be replaced or deleted: whatever still has to be fetched from there (a file
+    /// that was moved before it was ever read) is fetched now.
+    fn before_change(&self, path: &RemotePath) -> Result<(), SnapshotError>;
 
     /// The payload of an operation that was sent before.
     fn payload(&self, op: &OpId) -> std::io::Result<Vec<u8>>;

@@ -40,6 +40,11 @@ impl Worker {
             self.circuit.probe_ends();
             return Ok(());
         };
+        match self.contents.before_change(&op.path) {
+            Ok(()) => {}
+            Err(SnapshotError::Remote(e)) => return self.failed(&op, &e),
+            Err(SnapshotError::Local(why)) => return self.bury_local(&op, &why),
+        }
         match op.kind {
             OpKind::Put => self.put(&op),
             OpKind::Delete => self.delete(&op),
