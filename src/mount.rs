@@ -99,7 +99,8 @@ impl Mount {
             Problem::new(Code::Internal, format!("cannot start a thread: {e}"), "raise the limit of processes: ulimit -u")
         };
         let settings = Settings { workers: config.workers, max_attempts: config.max_attempts };
-        let writeback = Writeback::start(&settings, journal.clone(), workspace.clone(), Arc::clone(&remote), wake).map_err(threads)?;
+        let writeback =
+            Writeback::start(&settings, journal.clone(), workspace.clone(), Arc::clone(&remote), wake).map_err(threads)?;
         let follower = Follower::start(Arc::clone(&workspace), remote).map_err(threads)?;
         let (writeback, follower) = (Arc::new(writeback), Arc::new(follower));
         board.attach(Arc::clone(&writeback), Arc::clone(&follower));

@@ -8,10 +8,12 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod http;
+mod token;
 mod wire;
 
 pub use error::{ErrorKind, Outcome, RemoteError, classify};
-pub use http::{HttpConfig, HttpRemote, TokenSource};
+pub use http::{HttpConfig, HttpConfigError, HttpRemote};
+pub use token::TokenSource;
 
 use crate::ids::{ContentHash, OpId, Revision};
 use crate::path::RemotePath;

@@ -1,1 +1,231 @@
-//! (being built)
+//! The JSON of the wire, and its translation. Unknown fields are ignored; what is missing is `None`.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::{EventKind, EventPage, ListedFile, RemoteEvent, RemoteFile, TreePage};
+use crate::ids::{ContentHash, Revision};
+use crate::path::{InvalidPath, RemotePath};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PutBody<'a> {
+    pub content_type: &'a str,
+    pub content: std::borrow::Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<&'static str>,
+}
+
+impl<'a> PutBody<'a> {
+    /// Text goes as it is; the remote silently mangles what is not UTF-8, so that goes as base64.
+    pub fn new(bytes: &'a [u8], content_type: &'a str) -> PutBody<'a> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => PutBody { content_type, content: text.into(), encoding: None },
+            Err(_) => PutBody { content_type, content: STANDARD.encode(bytes).into(), encoding: Some("base64") },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AcceptedBody {
+    pub op_id: Option<String>,
+    pub status: Option<String>,
+    pub target_revision: Option<String>,
+    /// Of deployments that answer a repeat.
+    pub revision: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FileBody {
+    pub path: Option<String>,
+    pub revision: String,
+    pub content_hash: Option<String>,
+    pub content_type: Option<String>,
+    #[serde(default)]
+    pub content: String,
+    pub encoding: Option<String>,
+    pub last_edited_at: Option<String>,
+}
+
+impl FileBody {
+    /// Decodes and checks; `Err` says what is wrong.
+    pub fn into_file(self, path: RemotePath) -> Result<RemoteFile, String> {
+        let bytes = match self.encoding.as_deref() {
+            None | Some("" | "utf-8" | "utf8" | "text") => self.content.into_bytes(),
+            Some("base64") => STANDARD.decode(self.content.as_bytes()).map_err(|e| format!("its base64 is broken: {e}"))?,
+            Some(other) => return Err(format!("its encoding {other:?} is unknown")),
+        };
+        let hash = ContentHash::of(&bytes);
+        if let Some(said) = self.content_hash.filter(|h| !h.is_empty()) {
+            let expected = ContentHash::from_hex(&said).ok_or_else(|| format!("its contentHash {said:?} is no SHA-256"))?;
+            if expected != hash {
+                return Err(format!("its bytes have the hash {hash}, but the remote says {expected}"));
+            }
+        }
+        Ok(RemoteFile {
+            path,
+            revision: Revision::new(&self.revision),
+            hash,
+            content_type: self.content_type.unwrap_or_else(|| "text/markdown".into()),
+            bytes,
+            edited_at_ms: self.last_edited_at.as_deref().and_then(millis),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TreeBody {
+    pub entries: Option<Vec<TreeEntry>>,
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TreeEntry {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    revision: Option<String>,
+    content_hash: Option<String>,
+    size: Option<u64>,
+    updated_at: Option<String>,
+}
+
+impl TreeBody {
+    pub fn into_page(self, root: &RemotePath) -> TreePage {
+        let mut page = TreePage { next_cursor: self.next_cursor.filter(|c| !c.is_empty()), ..TreePage::default() };
+        for e in self.entries.unwrap_or_default() {
+            let path = match below_root(root, &e.path) {
+                Ok(Some(path)) => path,
+                Ok(None) => continue,
+                Err(why) => {
+                    page.hidden.push((e.path, why));
+                    continue;
+                }
+            };
+            match (e.kind.as_str(), e.revision) {
+                ("dir", _) => page.dirs.push(path),
+                ("file", Some(revision)) => page.files.push(ListedFile {
+                    path,
+                    revision: Revision::new(&revision),
+                    hash: e.content_hash.as_deref().and_then(ContentHash::from_hex),
+                    stored_size: e.size.unwrap_or(0),
+                    edited_at_ms: e.updated_at.as_deref().and_then(millis),
+                }),
+                _ => {}
+            }
+        }
+        page
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EventsBody {
+    pub events: Option<Vec<EventBody>>,
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EventBody {
+    event_id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    path: Option<String>,
+    revision: Option<String>,
+    content_hash: Option<String>,
+    correlation_id: Option<String>,
+    timestamp: Option<String>,
+}
+
+impl EventsBody {
+    pub fn into_page(self, root: &RemotePath) -> EventPage {
+        let events = self.events.unwrap_or_default().into_iter().map(|e| e.into_event(root)).collect();
+        EventPage { events, next_cursor: self.next_cursor.filter(|c| !c.is_empty()) }
+    }
+}
+
+impl EventBody {
+    fn into_event(self, root: &RemotePath) -> RemoteEvent {
+        RemoteEvent {
+            id: self.event_id,
+            kind: match self.kind.as_str() {
+                "file.created" => EventKind::Created,
+                "file.updated" => EventKind::Updated,
+                "file.deleted" => EventKind::Deleted,
+                _ => EventKind::Other,
+            },
+            path: self.path.and_then(|p| below_root(root, &p).ok().flatten()),
+            revision: self.revision.map(|r| Revision::new(&r)),
+            hash: self.content_hash.as_deref().and_then(ContentHash::from_hex),
+            correlation_id: self.correlation_id.unwrap_or_default(),
+            at_ms: self.timestamp.as_deref().and_then(millis),
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ErrorBody {
+    pub code: Option<String>,
+    pub message: Option<String>,
+    pub current_revision: Option<String>,
+}
+
+/// The path as the mount names it, below the remote root. `None`: outside of it, or the root itself.
+pub(super) fn below_root(root: &RemotePath, wire: &str) -> Result<Option<RemotePath>, InvalidPath> {
+    let path: RemotePath = wire.parse()?;
+    match path.below(root) {
+        Some(rest) => format!("/{rest}").parse().map(Some),
+        None if path.is_root() && root.is_root() => Err(InvalidPath::EmptySegment), // a file named "/"
+        None => Ok(None),
+    }
+}
+
+fn millis(rfc3339: &str) -> Option<i64> {
+    rfc3339.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back_as_they_went(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let body = serde_json::to_value(PutBody::new(&bytes, "x/y")).unwrap();
+            let file = FileBody {
+                path: None,
+                revision: "r".into(),
+                content_hash: Some(ContentHash::of(&bytes).to_string()),
+                content_type: None,
+                content: body["content"].as_str().unwrap().into(),
+                encoding: body.get("encoding").map(|e| e.as_str().unwrap().into()),
+                last_edited_at: None,
+            };
+            prop_assert_eq!(file.into_file("/p".parse().unwrap()).unwrap().bytes, bytes);
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_have_the_promised_hash_are_refused() {
+        let body = r#"{"revision":"rev_1","content":"x","contentHash":"5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"}"#;
+        let file: FileBody = serde_json::from_str(body).unwrap();
+        assert!(file.into_file("/p".parse().unwrap()).unwrap_err().contains("hash"));
+    }
+
+    #[test]
+    fn paths_are_shown_below_the_remote_root() {
+        let root: RemotePath = "/m/n".parse().unwrap();
+        assert_eq!(below_root(&root, "/m/n/a/b").unwrap().unwrap().as_str(), "/a/b");
+        assert_eq!(below_root(&root, "/m/x").unwrap(), None);
+        assert!(below_root(&root, "/m/n/../a").is_err());
+        assert!(below_root(&RemotePath::root(), "/").is_err());
+    }
+}
