@@ -98,9 +98,12 @@ fn spawn_and_wait(config: &Config) -> Result<Started, Problem> {
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(second);
-    // SAFETY: between fork and exec only setsid and fcntl are called, both async-signal-safe.
+    // SAFETY: between fork and exec only system calls are made, and they are async-signal-safe.
     unsafe {
         command.pre_exec(move || {
+            // What the caller left open must not stay open as long as the mount lives: whoever waits for the end of such a pipe
+            // would wait for ever. Kernels before 5.11 do not know it; there the descriptors stay as they are.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             // A session of its own: no terminal, so that closing one sends it no SIGHUP.
             if libc::setsid() < 0 || libc::fcntl(ready_fd, libc::F_SETFD, 0) < 0 {
                 return Err(io::Error::last_os_error());

@@ -55,7 +55,8 @@ fn check_mounted(path: &Path, mount: &MountEntry) -> Result<Mountpoint, Problem>
         );
     }
     let owned: PathBuf = path.to_owned();
-    let answer = answers_within(ANSWER_WITHIN, move || std::fs::metadata(owned).map(|_| ()));
+    // statfs(2) always goes to the filesystem; stat(2) may be answered from attributes that the kernel keeps for an hour.
+    let answer = answers_within(ANSWER_WITHIN, move || super::state_dir::statfs(&owned).map(|_| ()));
     match answer.map(|r| r.err().and_then(|e| e.raw_os_error())) {
         Some(Some(libc::ENOTCONN)) if mount.is_ours() => Ok(Mountpoint::Dead),
         Some(Some(libc::ENOTCONN)) => Err(Problem::new(

@@ -57,7 +57,7 @@ impl Exit {
             Exit::State => "the state directory cannot be used, or another process has it",
             Exit::Remote => "base URL, token or remote",
             Exit::Config => "the configuration file or an environment variable",
-            Exit::QueueNotEmpty => "unmounted, but saves are still queued; the next mount sends them",
+            Exit::QueueNotEmpty => "unmounted, but saves are (or may be) still queued; the next mount sends them",
             Exit::Internal => "anything else; the log says what",
         }
     }

@@ -128,7 +128,7 @@ fn access(path: &Path, mode: i32) -> io::Result<()> {
     }
 }
 
-fn statfs(path: &Path) -> io::Result<libc::statfs> {
+pub(super) fn statfs(path: &Path) -> io::Result<libc::statfs> {
     let path = c_path(path)?;
     let mut stat = std::mem::MaybeUninit::uninit();
     // SAFETY: `path` is NUL-terminated, `stat` has room for the structure, and it is read only after success.
