@@ -173,25 +173,29 @@ fn connect(config: &Config) -> Result<(Option<ServerHandle>, Arc<dyn Remote>), P
         }
         RemoteChoice::Http { base_url, token, .. } => (None, base_url.clone(), token.source()),
     };
+    Ok((server, Arc::new(http_remote(config, &base_url, token)?)))
+}
+
+/// The client for the workspace of a configuration. Nothing is sent yet.
+pub fn http_remote(config: &Config, base_url: &str, token: TokenSource) -> Result<HttpRemote, Problem> {
     let http = HttpConfig {
         timeout: config.timeout,
-        ..HttpConfig::new(&base_url, config.workspace(), config.remote_root.clone(), token)
+        ..HttpConfig::new(base_url, config.workspace(), config.remote_root.clone(), token)
     };
-    let remote = HttpRemote::new(http)
-        .map_err(|e| Problem::new(Code::BaseUrlInvalid, format!("{base_url}: {e}"), "check --base-url and --workspace"))?;
-    Ok((server, Arc::new(remote)))
+    HttpRemote::new(http)
+        .map_err(|e| Problem::new(Code::BaseUrlInvalid, format!("{base_url}: {e}"), "check --base-url and --workspace"))
 }
 
 fn embedded(data_dir: &Path) -> Result<(Option<ServerHandle>, String, String), Problem> {
     let failed = |what: String| {
         Problem::new(Code::ServerFailed, what, format!("check the directory: ls -la {}", crate::preflight::shell_word(data_dir)))
     };
-    match server::start(ServerConfig::embedded(data_dir)) {
+    match server::start(ServerConfig::new(data_dir)) {
         Ok(server) => {
             let (url, token) = (server.url().to_owned(), server.token().to_owned());
             Ok((Some(server), url, token))
         }
-        Err(ServerError::InUse { url: Some(url), .. }) => {
+        Err(ServerError::InUse { url }) => {
             let token = std::fs::read_to_string(data_dir.join("token"))
                 .map_err(|e| failed(format!("the embedded server at {url} runs, but its token cannot be read: {e}")))?;
             log::info!("joining the embedded server that already runs at {url}");
@@ -217,5 +221,12 @@ fn state_problem(e: impl std::fmt::Display) -> Problem {
 }
 
 fn mount_problem(e: fs::MountError) -> Problem {
-    Problem::new(Code::FuseUnavailable, e.to_string(), e.remedy())
+    let code = match &e {
+        fs::MountError::DeadEndpoint(_) => Code::MountpointDead,
+        fs::MountError::Busy(_) => Code::MountpointBusy,
+        fs::MountError::FusermountNotFound => Code::FusermountNotFound,
+        fs::MountError::AllowOtherRefused => Code::AllowOtherForbidden,
+        _ => Code::MountFailed,
+    };
+    Problem::new(code, e.to_string(), e.remedy())
 }
