@@ -39,7 +39,11 @@ fn serve(options: &Serve) -> Result<(), Problem> {
 
 fn read_secret(path: &std::path::Path) -> Result<String, Problem> {
     let failed = |why: String| {
-        Problem::new(Code::ServerFailed, format!("--jwt-secret-file {}: {why}", path.display()), "name a readable file with the secret")
+        Problem::new(
+            Code::ServerFailed,
+            format!("--jwt-secret-file {}: {why}", path.display()),
+            "name a readable file with the secret",
+        )
     };
     let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
     match text.trim() {

@@ -1,0 +1,234 @@
+//! Who is asking: the server's own token, or an HS256 JWT signed with its secret.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::{Map, Value};
+
+use super::reply::ApiError;
+
+/// Prefixes that token services put before a JWT; not part of it.
+const TOKEN_CLASSES: [&str; 4] = ["relay_pa_", "relay_ws_", "relay_id_", "relay_ag_"];
+
+/// What a token says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Claims {
+    pub workspace: String,
+    pub agent: String,
+    pub scopes: BTreeSet<String>,
+    /// The server's own token: every scope on every workspace, bound by no access rule.
+    pub owner: bool,
+}
+
+/// Knows the server's token and the secret that JWTs are signed with. Neither is ever shown.
+pub(crate) struct Verifier {
+    token: String,
+    key: DecodingKey,
+}
+
+impl Verifier {
+    pub(crate) fn new(token: String, jwt_secret: &str) -> Verifier {
+        Verifier { token, key: DecodingKey::from_secret(jwt_secret.as_bytes()) }
+    }
+
+    /// The claims of an `Authorization` header, or of `Bearer ` and a query parameter. `now` is in seconds since 1970.
+    pub(crate) fn verify(&self, header: &str, now: i64) -> Result<Claims, ApiError> {
+        let Some(raw) = header.strip_prefix("Bearer ") else {
+            return Err(unauthorized("missing or invalid bearer token"));
+        };
+        let raw = raw.trim();
+        if same(raw.as_bytes(), self.token.as_bytes()) {
+            return Ok(Claims { agent: "owner".into(), owner: true, ..Claims::default() });
+        }
+        let raw = TOKEN_CLASSES.iter().find_map(|class| raw.strip_prefix(class)).unwrap_or(raw);
+        let [header, payload, signature] = raw.split('.').collect::<Vec<_>>()[..] else {
+            return Err(unauthorized("invalid jwt format"));
+        };
+        let header_claims = decode_object(header).ok_or_else(|| unauthorized("invalid jwt header"))?;
+        let payload_bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| unauthorized("invalid jwt payload"))?;
+        URL_SAFE_NO_PAD.decode(signature).map_err(|_| unauthorized("invalid jwt signature"))?;
+        if header_claims.get("alg").and_then(Value::as_str) != Some("HS256") {
+            return Err(unauthorized("unsupported jwt algorithm"));
+        }
+        let signed = &raw[..header.len() + 1 + payload.len()];
+        if !jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.key, Algorithm::HS256).unwrap_or(false) {
+            return Err(unauthorized("jwt signature mismatch"));
+        }
+        let Ok(Value::Object(claims)) = serde_json::from_slice(&payload_bytes) else {
+            return Err(unauthorized("invalid jwt payload"));
+        };
+        check_claims(&claims, now)
+    }
+}
+
+fn check_claims(claims: &Map<String, Value>, now: i64) -> Result<Claims, ApiError> {
+    let text =
+        |keys: [&str; 2]| keys.iter().find_map(|k| claims.get(*k)?.as_str().filter(|s| !s.trim().is_empty())).map(str::to_owned);
+    let workspace = text(["wks", "workspace_id"]).ok_or_else(|| unauthorized("missing workspace claim"))?;
+    let agent = text(["sub", "agent_name"]).ok_or_else(|| unauthorized("missing subject claim"))?;
+    let exp = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| unauthorized("invalid exp claim"))?;
+    if now >= exp as i64 {
+        return Err(unauthorized("token expired"));
+    }
+    let audience = match claims.get("aud") {
+        Some(Value::String(aud)) => aud.trim() == "relayfile",
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).any(|aud| aud.trim() == "relayfile"),
+        _ => false,
+    };
+    if !audience {
+        return Err(unauthorized("invalid aud claim"));
+    }
+    let scopes: BTreeSet<String> = match claims.get("scopes") {
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).filter(|s| !s.is_empty()).map(Into::into).collect(),
+        Some(Value::String(list)) => list.split_whitespace().map(Into::into).collect(),
+        _ => BTreeSet::new(),
+    };
+    if scopes.is_empty() {
+        return Err(ApiError::forbidden("no scopes granted"));
+    }
+    Ok(Claims { workspace, agent, scopes, owner: false })
+}
+
+impl Claims {
+    /// Refuses a token of another workspace.
+    pub(crate) fn check_workspace(&self, workspace: &str) -> Result<(), ApiError> {
+        if self.owner || self.workspace == workspace { Ok(()) } else { Err(ApiError::forbidden("workspace mismatch")) }
+    }
+
+    /// Refuses a token that lacks `scope` (`resource:action`), on `path` where one is given.
+    pub(crate) fn check_scope(&self, scope: &str, path: Option<&str>) -> Result<(), ApiError> {
+        let held = match path {
+            Some(path) if !path.is_empty() => self.holds_on(scope, path),
+            _ => self.holds(scope),
+        };
+        if held { Ok(()) } else { Err(ApiError::forbidden(format!("missing required scope: {scope}"))) }
+    }
+
+    fn holds(&self, required: &str) -> bool {
+        if self.owner || self.scopes.contains(required) {
+            return true;
+        }
+        let Some((resource, action)) = required.split_once(':') else { return false };
+        self.scopes.iter().any(|scope| {
+            let mut parts = scope.splitn(4, ':');
+            let (plane, res, act) = (parts.next(), parts.next(), parts.next());
+            matches!(plane, Some("relayfile" | "*"))
+                && res.is_some_and(|r| r == resource || r == "*")
+                && act.is_some_and(|a| action_covers(a, action))
+        })
+    }
+
+    /// Whether the token holds `required` on `path`. A scope with a path narrows: beside it the plain scope grants nothing.
+    pub(crate) fn holds_on(&self, required: &str, path: &str) -> bool {
+        if self.owner {
+            return true;
+        }
+        let path = path.trim();
+        let Some((resource, action)) = required.split_once(':') else { return false };
+        let mut narrowed = false;
+        for scope in &self.scopes {
+            match scope_path(scope, resource, action) {
+                None => continue,
+                Some("*") => return true,
+                Some(pattern) => {
+                    narrowed = true;
+                    if !path.is_empty() && pattern_covers(pattern, path) {
+                        return true;
+                    }
+                }
+            }
+        }
+        self.scopes.contains(required) && !narrowed
+    }
+
+    /// Whether the token may see how the server is doing.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.owner || self.scopes.contains("admin:read") || self.scopes.contains("admin:replay")
+    }
+}
+
+fn action_covers(granted: &str, required: &str) -> bool {
+    granted == required || granted == "*" || (granted == "manage" && matches!(required, "read" | "write"))
+}
+
+/// The path pattern of a scope that grants `resource:action`; `*` when it has none.
+fn scope_path<'s>(scope: &'s str, resource: &str, action: &str) -> Option<&'s str> {
+    let parts: Vec<&str> = scope.splitn(4, ':').collect();
+    let (plane, res, act) = match parts[..] {
+        [plane, res, act] | [plane, res, act, _] => (plane, res, act),
+        _ => return None,
+    };
+    let granted = match plane {
+        "relayfile" | "*" => (res == resource || res == "*") && action_covers(act, action),
+        "workspace" => resource == "fs" && action_covers(act, action),
+        _ => false,
+    };
+    granted.then(|| parts.get(3).map_or("*", |p| p.trim()))
+}
+
+fn pattern_covers(pattern: &str, path: &str) -> bool {
+    if pattern == path {
+        return true;
+    }
+    if let Some(dir) = pattern.strip_suffix("/**") {
+        return super::paths::within(dir, path) || dir.is_empty();
+    }
+    match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => false,
+    }
+}
+
+fn decode_object(part: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+fn unauthorized(message: &str) -> ApiError {
+    ApiError::unauthorized(message)
+}
+
+/// Compares without telling by its time where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (x, y)| diff | (x ^ y)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding(scopes: &[&str]) -> Claims {
+        Claims { scopes: scopes.iter().map(|s| s.to_string()).collect(), ..Claims::default() }
+    }
+
+    #[test]
+    fn a_scope_with_a_path_grants_that_path_only() {
+        for (scopes, required, path, want) in [
+            (&["fs:read"][..], "fs:read", "/a", true),
+            (&["fs:read"], "fs:write", "/a", false),
+            (&["relayfile:fs:read:/m/**"], "fs:read", "/m", true),
+            (&["relayfile:fs:read:/m/**"], "fs:read", "/m/x/y", true),
+            (&["relayfile:fs:read:/m/**"], "fs:read", "/mx", false),
+            (&["relayfile:fs:read:/m/**"], "fs:read", "/", false),
+            (&["relayfile:fs:read:/m/**", "fs:read"], "fs:read", "/other", false),
+            (&["relayfile:fs:manage:/m/*"], "fs:write", "/m/x", true),
+            (&["relayfile:fs:manage:/m/*"], "fs:write", "/m", false),
+            (&["relayfile:*:*"], "fs:write", "/x", true),
+            (&["workspace:ws:read:/d/**"], "fs:read", "/d/1", true),
+            (&["relayfile:fs:read:/pre*"], "fs:read", "/prefix", true),
+            (&["relayfile:fs:read:/**"], "fs:read", "/any", true),
+        ] {
+            assert_eq!(holding(scopes).holds_on(required, path), want, "{scopes:?} {required} {path}");
+        }
+        assert!(holding(&["relayfile:ops:read"]).check_scope("ops:read", None).is_ok());
+        assert!(holding(&["fs:read"]).check_scope("ops:read", None).is_err());
+    }
+
+    #[test]
+    fn the_own_token_is_compared_whole() {
+        assert!(same(b"abc", b"abc"));
+        assert!(!same(b"abc", b"abd"));
+        assert!(!same(b"abc", b"ab"));
+    }
+}
