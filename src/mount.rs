@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::preflight::{Code, Lease, Problem};
 use crate::remote::{HttpConfig, HttpRemote, Remote, TokenSource};
 use crate::server::{self, ServerConfig, ServerError, ServerHandle};
+use crate::status::Feed;
 use crate::workspace::{Options, Workspace};
 use crate::writeback::{Settings, Writeback};
 
@@ -129,7 +130,10 @@ impl Mount {
             select! {
                 recv(self.stop.1) -> _ => break,
                 recv(ended) -> _ => break,
-                default(QUIET_CHECK) => self.workspace.commit_quiet_writers(QUIET_MS),
+                default(QUIET_CHECK) => {
+                    self.workspace.commit_quiet_writers(QUIET_MS);
+                    self.session.ttl().set_followed(self.follower.state().feed == Feed::Polling);
+                }
             }
         }
         if !self.session.wait_timeout(Duration::ZERO)

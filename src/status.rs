@@ -36,6 +36,8 @@ pub struct Status {
     pub pending: u64,
     pub in_flight: u64,
     pub dead: u64,
+    /// Of the dead, those that met another version at the remote.
+    pub conflicts: u64,
     /// Bytes not yet at the remote.
     pub pending_bytes: u64,
     /// Lifetime count of failed attempts.

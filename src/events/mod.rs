@@ -100,6 +100,7 @@ impl Loop {
         if !self.workspace.is_known() {
             return self.learn();
         }
+        self.workspace.refresh_noted()?;
         loop {
             let cursor = self.workspace.cursor()?;
             let page = self.remote.events(cursor.as_deref())?;
@@ -142,7 +143,7 @@ impl Loop {
             Err(e) => return Err(FsError::from(e)),
         };
         self.workspace.learn(newest.as_deref())?;
-        log::info!("learned the tree: {} inodes in {:.2} s", self.workspace.files_known(), started.elapsed().as_secs_f64());
+        log::info!("learned the tree: {} files in {:.2} s", self.workspace.files_known(), started.elapsed().as_secs_f64());
         Ok(())
     }
 }

@@ -18,6 +18,8 @@ pub struct Loaded {
     pub xattrs: Vec<(Ino, OsString, Vec<u8>)>,
     /// Paths with operations that are not finished or are dead.
     pub work: Vec<RemotePath>,
+    /// What the remote was heard to have while local work was open.
+    pub seen: Vec<(RemotePath, Option<Version>)>,
 }
 
 impl Journal {
@@ -72,7 +74,17 @@ impl Journal {
                 .prepare("SELECT DISTINCT path FROM operation WHERE state <= 4")?
                 .query_map([], |r| r.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
-            Ok(Loaded { nodes, names, xattrs, work })
+            let seen = db
+                .prepare("SELECT path, revision, hash FROM seen")?
+                .query_map([], |r| {
+                    let version = match r.get::<_, Option<_>>(1)? {
+                        Some(revision) => Some(Version { revision, hash: r.get(2)? }),
+                        None => None,
+                    };
+                    Ok((r.get(0)?, version))
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(Loaded { nodes, names, xattrs, work, seen })
         })
     }
 

@@ -25,7 +25,7 @@ mod tree;
 mod writer;
 
 pub use load::Loaded;
-pub use ops::{Due, Finished, OpKind, OpState, Operation, PathRule, QueueNumbers};
+pub use ops::{Due, Echo, OpKind, OpState, Operation, PathRule, QueueNumbers};
 pub use rows::{ContentState, NodeRow, Stamp, Version};
 pub use writer::{Durability, Ticket, Tx};
 

@@ -163,13 +163,16 @@ pub struct Due {
     pub next_at: Option<i64>,
 }
 
-/// What the end of an operation leaves behind at its path.
+/// How an event of the remote relates to our own operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// No operation of the path is open or dead.
-    pub idle: bool,
-    /// The remote has been heard to have another version than the one this operation made.
-    pub remote_differs: bool,
+pub enum Echo {
+    /// The event of a write of ours that is acknowledged.
+    Ours,
+    /// A version that a write of ours was based on: older than what we have.
+    Older,
+    /// Somebody else's, of a path that we have written: before or after ours, the event does not tell.
+    Touched,
+    Foreign,
 }
 
 /// Counts for status.
@@ -178,6 +181,8 @@ pub struct QueueNumbers {
     pub pending: u64,
     pub in_flight: u64,
     pub dead: u64,
+    /// Of the dead, those that met another version at the remote.
+    pub conflicts: u64,
     pub failed_attempts: u64,
     pub oldest_created_at: Option<i64>,
 }
@@ -419,7 +424,8 @@ impl Tx<'_> {
     }
 
     /// in flight → acknowledged. `result` is what the remote has at the path now (`None` after a delete). What waits behind
-    /// it takes that as its base, and dead operations of the path that are older are superseded.
+    /// it takes that as its base, and dead operations of the path that are older are superseded. Returns whether nothing of the
+    /// path is left to do.
     pub fn acknowledge(
         &self,
         op: &OpId,
@@ -427,7 +433,7 @@ impl Tx<'_> {
         result: Option<&Version>,
         content_type: Option<&str>,
         accepted: Option<&Accepted>,
-    ) -> rusqlite::Result<Finished> {
+    ) -> rusqlite::Result<bool> {
         let at = now_ms();
         match result {
             Some(version) => self.put_remote(path, version, content_type)?,
@@ -449,13 +455,12 @@ impl Tx<'_> {
                      AND seq < (SELECT seq FROM operation WHERE op_id = ?2)",
             )?
             .execute(params![path, op, at])?;
-        let remote_differs = self.take_seen(path, accepted.and_then(|a| a.revision.as_ref()).or(result.map(|v| &v.revision)))?;
         self.db
             .prepare_cached(
                 "DELETE FROM operation WHERE seq IN (SELECT seq FROM operation WHERE state >= 5 ORDER BY seq DESC LIMIT 16 OFFSET ?1)",
             )?
             .execute([HISTORY])?;
-        Ok(Finished { idle: self.is_idle(path)?, remote_differs })
+        self.is_idle(path)
     }
 
     /// in flight → superseded: what it should have sent is gone.
@@ -527,6 +532,31 @@ impl Journal {
         })
     }
 
+    /// Whether an event at `path` with this revision and correlation id is news.
+    pub fn echo(&self, path: &RemotePath, revision: Option<&Revision>, correlation: &str) -> Result<Echo, JournalError> {
+        self.read(|db| {
+            if let Ok(op) = correlation.parse::<OpId>() {
+                let ours = db
+                    .prepare_cached("SELECT EXISTS(SELECT 1 FROM operation WHERE op_id = ?1 AND state = 5)")?
+                    .query_row([op], |r| r.get(0))?;
+                if ours {
+                    return Ok(Echo::Ours);
+                }
+            }
+            db.prepare_cached(
+                "SELECT count(*), coalesce(sum(?2 IS NOT NULL AND (base_revision = ?2 OR result_revision = ?2)), 0)
+                 FROM operation WHERE path = ?1 AND state = 5",
+            )?
+            .query_row(params![path, revision], |r| {
+                Ok(match (r.get::<_, i64>(0)?, r.get::<_, i64>(1)?) {
+                    (0, _) => Echo::Foreign,
+                    (_, 0) => Echo::Touched,
+                    _ => Echo::Older,
+                })
+            })
+        })
+    }
+
     /// The operation of a path that speaks for its state: open before dead.
     pub fn operation_of_path(&self, path: &RemotePath) -> Result<Option<Operation>, JournalError> {
         self.read(|db| {
@@ -566,6 +596,9 @@ fn queue_numbers(db: &Connection) -> rusqlite::Result<QueueNumbers> {
             _ => n.dead = count,
         }
     }
+    n.conflicts = db
+        .prepare_cached("SELECT count(*) FROM operation WHERE state = 4 AND last_code = 'conflict'")?
+        .query_row([], |r| r.get::<_, i64>(0))? as u64;
     n.oldest_created_at =
         db.prepare_cached("SELECT min(created_at) FROM operation WHERE state <= 3")?.query_row([], |r| r.get(0))?;
     n.failed_attempts = db

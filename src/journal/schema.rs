@@ -88,6 +88,8 @@ const STEPS: &[&str] = &[
     CREATE INDEX operation_of_path ON operation(path) WHERE state <= 4;
     CREATE INDEX operation_due ON operation(not_before) WHERE state IN (1, 3);
     CREATE INDEX operation_after ON operation(after_op) WHERE after_op IS NOT NULL AND state IN (1, 3);
+    CREATE INDEX operation_done ON operation(path) WHERE state = 5;
+    CREATE INDEX operation_dead ON operation(last_code) WHERE state = 4;
     CREATE INDEX operation_finished ON operation(seq) WHERE state >= 5;
     -- Promise: at most one operation of a path in flight.
     CREATE UNIQUE INDEX operation_one_in_flight ON operation(path) WHERE state = 2;

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::rows::{NodeRow, Stamp, Version, kind_code};
 use super::writer::Tx;
-use crate::ids::{Ino, Revision};
+use crate::ids::Ino;
 use crate::path::RemotePath;
 
 type Done = rusqlite::Result<()>;
@@ -144,13 +144,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes the note of a newer version away; says whether there was one that differs from `result`.
-    pub(super) fn take_seen(&self, path: &RemotePath, result: Option<&Revision>) -> rusqlite::Result<bool> {
-        let seen: Option<Option<Revision>> = self
-            .db
-            .prepare_cached("DELETE FROM seen WHERE path = ?1 RETURNING revision")?
-            .query_row([path], |r| r.get(0))
-            .optional()?;
-        Ok(seen.is_some_and(|revision| revision.as_ref() != result))
+    pub fn delete_seen(&self, path: &RemotePath) -> Done {
+        self.db.prepare_cached("DELETE FROM seen WHERE path = ?1")?.execute([path])?;
+        Ok(())
     }
 }

@@ -116,6 +116,7 @@ impl StatusSource for Board {
             pending: numbers.pending,
             in_flight: numbers.in_flight,
             dead: numbers.dead,
+            conflicts: numbers.conflicts,
             pending_bytes: self.workspace.pending_bytes(),
             failed_writebacks: numbers.failed_attempts,
             oldest_pending_at: numbers.oldest_created_at.map(time_ms),

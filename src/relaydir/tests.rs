@@ -21,6 +21,7 @@ fn status() -> Status {
         files_known: 3,
         pending: 0,
         in_flight: 0,
+        conflicts: 0,
         dead: 0,
         pending_bytes: 0,
         failed_writebacks: 0,

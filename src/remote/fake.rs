@@ -25,7 +25,6 @@ struct Inner {
     /// Applied writes and refused ones: "PUT /a rev_1".
     log: Vec<String>,
     reads: u64,
-    listings: u64,
     /// Errors to answer the next writes with; `true`: after applying the write.
     faults: Vec<(ErrorKind, bool)>,
 }
@@ -69,10 +68,6 @@ impl FakeRemote {
 
     pub fn reads(&self) -> u64 {
         self.inner.lock().reads
-    }
-
-    pub fn listings(&self) -> u64 {
-        self.inner.lock().listings
     }
 
     pub fn fail_next(&self, kind: ErrorKind, after_applying: bool) {
@@ -185,8 +180,7 @@ impl Remote for FakeRemote {
 
     fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
         self.up("GET", dir.as_str())?;
-        let mut inner = self.inner.lock();
-        inner.listings += 1;
+        let inner = self.inner.lock();
         let mut page = TreePage::default();
         for (path, file) in &inner.files {
             let parsed: RemotePath = match path.parse() {

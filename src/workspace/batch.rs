@@ -22,6 +22,7 @@ enum Step {
     PutRemote(RemotePath, Version, Option<String>),
     DeleteRemote(RemotePath),
     PutSeen(RemotePath, Option<Version>),
+    DeleteSeen(RemotePath),
     Meta(&'static str, String),
     AllListed,
     Present(PathRule, Ino),
@@ -85,8 +86,14 @@ impl Batch {
         self.steps.push(Step::DeleteRemote(path.clone()));
     }
 
-    pub fn put_seen(&mut self, path: &RemotePath, version: Option<&Version>) {
+    /// Notes what the remote has at a path with local work, for when that ends.
+    pub fn note(&mut self, tree: &mut Tree, path: &RemotePath, version: Option<&Version>) {
+        tree.note(path, version.cloned());
         self.steps.push(Step::PutSeen(path.clone(), version.cloned()));
+    }
+
+    pub fn forget_note(&mut self, path: &RemotePath) {
+        self.steps.push(Step::DeleteSeen(path.clone()));
     }
 
     pub fn meta(&mut self, key: &'static str, value: impl Into<String>) {
@@ -133,6 +140,7 @@ impl Batch {
                 Step::PutRemote(path, version, kind) => tx.put_remote(path, version, kind.as_deref())?,
                 Step::DeleteRemote(path) => tx.delete_remote(path)?,
                 Step::PutSeen(path, version) => tx.put_seen(path, version.as_ref())?,
+                Step::DeleteSeen(path) => tx.delete_seen(path)?,
                 Step::Meta(key, value) => tx.put_meta(key, value)?,
                 Step::AllListed => tx.set_all_listed()?,
                 Step::Present(rule, ino) => drop(tx.change_path(&rule.path, rule.local_only, Some(*ino), not_before)?),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::ids::Ino;
-use crate::journal::{ContentState, Version};
+use crate::journal::{ContentState, JournalError, Version};
 use crate::path::RemotePath;
 use crate::remote::{Depth, ErrorKind, RemoteError, RemoteFile};
 
@@ -26,9 +26,36 @@ const SIBLING_SIZE_MAX: u64 = 256 * 1024;
 
 /// One fetch under way.
 pub(super) struct Flight {
-    /// The errno of the end, 0 for success.
-    done: Mutex<Option<i32>>,
+    done: Mutex<Option<Result<(), Failure>>>,
     ended: Condvar,
+}
+
+/// How a fetch failed, for everybody who waited for it.
+#[derive(Clone)]
+enum Failure {
+    Errno(i32),
+    Remote(Box<RemoteError>),
+    Journal(JournalError),
+}
+
+impl From<&FsError> for Failure {
+    fn from(e: &FsError) -> Failure {
+        match e {
+            FsError::Remote(e) => Failure::Remote(e.clone()),
+            FsError::Journal(e) => Failure::Journal(e.clone()),
+            other => Failure::Errno(other.to_errno()),
+        }
+    }
+}
+
+impl From<Failure> for FsError {
+    fn from(f: Failure) -> FsError {
+        match f {
+            Failure::Errno(e) => FsError::Errno(e),
+            Failure::Remote(e) => FsError::Remote(e),
+            Failure::Journal(e) => FsError::Journal(e),
+        }
+    }
 }
 
 impl Workspace {
@@ -40,13 +67,13 @@ impl Workspace {
                 let running = Arc::clone(running);
                 drop(flights);
                 let mut done = running.done.lock();
-                while done.is_none() {
-                    running.ended.wait(&mut done);
+                loop {
+                    match &*done {
+                        Some(Ok(())) => return Ok(()),
+                        Some(Err(failure)) => return Err(failure.clone().into()),
+                        None => running.ended.wait(&mut done),
+                    }
                 }
-                return match *done {
-                    Some(0) | None => Ok(()),
-                    Some(e) => Err(FsError::Errno(e)),
-                };
             }
             let flight = Arc::new(Flight { done: Mutex::new(None), ended: Condvar::new() });
             flights.insert(need, Arc::clone(&flight));
@@ -54,7 +81,7 @@ impl Workspace {
         };
         let result = self.fetch(need);
         self.flights.lock().remove(&need);
-        *flight.done.lock() = Some(result.as_ref().map_or_else(FsError::to_errno, |()| 0));
+        *flight.done.lock() = Some(result.as_ref().map(|()| ()).map_err(Failure::from));
         flight.ended.notify_all();
         result
     }

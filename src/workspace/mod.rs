@@ -149,7 +149,7 @@ impl Workspace {
     }
 
     pub fn files_known(&self) -> u64 {
-        self.tree.read().nodes.len() as u64
+        self.tree.read().nodes.values().filter(|n| n.kind == Kind::File).count() as u64
     }
 
     pub fn hidden_names(&self) -> u64 {

@@ -3,11 +3,11 @@
 //! The rule of every change: a path with local work keeps its local version, and the remote's is only noted, for the
 //! upload to meet as a conflict. Everything else follows the remote, and the kernel is told.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 
 use crate::ids::Ino;
-use crate::journal::{ContentState, Version};
+use crate::journal::{ContentState, Echo, Version};
 use crate::path::RemotePath;
 use crate::remote::{Depth, ErrorKind, EventKind, ListedFile, RemoteEvent, SizeHint, TreePage};
 
@@ -95,16 +95,12 @@ impl Workspace {
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
         let mut news = Vec::new();
+        // Only the last event of a path in a page says what is there now.
+        let latest: HashMap<&RemotePath, &str> = events.iter().filter_map(|e| Some((e.path.as_ref()?, e.id.as_str()))).collect();
         for event in events {
             let Some(path) = &event.path else { continue };
-            match (event.kind, &event.revision) {
-                (EventKind::Created | EventKind::Updated, Some(revision)) => {
-                    let version = Version { revision: revision.clone(), hash: event.hash };
-                    let seen = Seen { path, version, size: None, edited_at_ms: event.at_ms };
-                    self.apply_file(&mut tree, &mut batch, &mut news, &seen);
-                }
-                (EventKind::Deleted, _) => self.apply_deletion(&mut tree, &mut batch, &mut news, path),
-                _ => {}
+            if latest.get(path) == Some(&event.id.as_str()) {
+                self.apply_event(&mut tree, &mut batch, &mut news, path, event)?;
             }
         }
         batch.meta("cursor", last.id.clone());
@@ -114,19 +110,60 @@ impl Workspace {
         self.finish(pending)
     }
 
+    fn apply_event(
+        &self,
+        tree: &mut Tree,
+        batch: &mut Batch,
+        news: &mut Vec<Invalidation>,
+        path: &RemotePath,
+        event: &RemoteEvent,
+    ) -> FsResult<()> {
+        // With work under way the event is noted whatever it is; its end decides.
+        let echo = match tree.has_work(path) {
+            true => Echo::Foreign,
+            false => self.journal.echo(path, event.revision.as_ref(), &event.correlation_id)?,
+        };
+        match (event.kind, &event.revision, echo) {
+            (_, _, Echo::Ours | Echo::Older) => {}
+            (EventKind::Created | EventKind::Updated, Some(revision), _) => {
+                let version = Version { revision: revision.clone(), hash: event.hash };
+                self.apply_file(tree, batch, news, &Seen { path, version, size: None, edited_at_ms: event.at_ms });
+            }
+            (EventKind::Deleted, _, Echo::Touched) => tree.refresh_later(path),
+            (EventKind::Deleted, _, _) => self.apply_deletion(tree, batch, news, path),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Asks the remote about the paths whose local work has ended while something else was heard of them.
+    pub fn refresh_noted(&self) -> FsResult<()> {
+        let mut paths = self.tree.write().take_to_refresh();
+        while let Some(path) = paths.pop() {
+            if let Err(e) = self.refresh(&path) {
+                let mut tree = self.tree.write();
+                tree.refresh_later(&path);
+                paths.iter().for_each(|p| tree.refresh_later(p));
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
     /// The event up to which the view is known to be right.
     pub fn cursor(&self) -> FsResult<Option<String>> {
         Ok(self.journal.meta("cursor")?.filter(|c| !c.is_empty()))
     }
 
     /// Asks the remote what it has at a path and follows it, unless there is local work.
-    pub(super) fn refresh(&self, path: &RemotePath) -> FsResult<()> {
+    fn refresh(&self, path: &RemotePath) -> FsResult<()> {
         match self.remote.get(path) {
             Ok(file) => {
                 let version = Version { revision: file.revision.clone(), hash: Some(file.hash) };
                 let size = Some(SizeHint::Exact(file.bytes.len() as u64));
                 let mut tree = self.tree.write();
                 let (mut batch, mut news) = (Batch::default(), Vec::new());
+                batch.forget_note(path);
                 self.apply_file(&mut tree, &mut batch, &mut news, &Seen { path, version, size, edited_at_ms: file.edited_at_ms });
                 let pending = self.submit(batch);
                 drop(tree);
@@ -142,6 +179,7 @@ impl Workspace {
     pub(super) fn remote_deleted(&self, path: &RemotePath) -> FsResult<()> {
         let mut tree = self.tree.write();
         let (mut batch, mut news) = (Batch::default(), Vec::new());
+        batch.forget_note(path);
         self.apply_deletion(&mut tree, &mut batch, &mut news, path);
         let pending = self.submit(batch);
         drop(tree);
@@ -247,7 +285,7 @@ impl Workspace {
         let same = known.is_some_and(|v| v.same_as(&seen.version));
         if tree.has_work(path) {
             if !same {
-                batch.put_seen(path, Some(&seen.version));
+                batch.note(tree, path, Some(&seen.version));
             }
             return existing;
         }
@@ -361,7 +399,7 @@ impl Workspace {
 
     fn apply_deletion(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, path: &RemotePath) {
         if tree.has_work(path) {
-            batch.put_seen(path, None);
+            batch.note(tree, path, None);
             return;
         }
         let (Some(name), Some(parent_path)) = (path.name(), path.parent()) else { return };

@@ -137,6 +137,40 @@ fn a_save_reaches_the_remote_once_with_the_revision_it_was_based_on() {
 }
 
 #[test]
+fn our_own_writes_coming_back_late_change_nothing() {
+    let (_dir, rig) = rig(&[("/x", b"old"), ("/y", b"old")]);
+    for content in [b"one", b"two"] {
+        rig.save("/x", content).unwrap();
+        assert_eq!(rig.drain(), 0);
+    }
+    rig.unlink("/y").unwrap();
+    assert_eq!(rig.drain(), 0);
+    rig.save("/y", b"again").unwrap();
+    assert_eq!(rig.drain(), 0);
+    let inos = (rig.ino("/x").unwrap(), rig.ino("/y").unwrap());
+    // One event at a time, as a slow poll would see them.
+    while let Some(event) = rig.remote.events(rig.ws.cursor().unwrap().as_deref()).unwrap().events.first().cloned() {
+        rig.ws.apply_events(&[event]).unwrap();
+        assert_eq!((rig.read("/x").unwrap(), rig.read("/y").unwrap()), (b"two".to_vec(), b"again".to_vec()));
+        assert_eq!((rig.ino("/x").unwrap(), rig.ino("/y").unwrap()), inos);
+    }
+    assert_eq!(rig.remote.reads(), 0);
+}
+
+#[test]
+fn a_change_that_was_heard_of_during_an_upload_is_shown_afterwards() {
+    let (_dir, rig) = rig(&[("/x", b"old")]);
+    rig.remote.set_down(true);
+    rig.save("/x", b"mine").unwrap();
+    rig.remote.set_down(false);
+    rig.drain();
+    rig.remote.write("/x", b"theirs, later");
+    rig.follow();
+    rig.ws.refresh_noted().unwrap();
+    assert_eq!(rig.read("/x").unwrap(), b"theirs, later");
+}
+
+#[test]
 fn a_save_of_the_same_bytes_sends_nothing() {
     let (_dir, rig) = rig(&[("/x", b"same")]);
     rig.save("/x", b"same").unwrap();

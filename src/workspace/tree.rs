@@ -225,6 +225,10 @@ pub(super) struct Tree {
     /// path is only noted.
     pub work: HashMap<RemotePath, u64>,
     changes: u64,
+    /// Versions (`None`: a deletion) that the remote was heard to have of paths with local work.
+    noted: HashMap<RemotePath, Option<Version>>,
+    /// Paths to ask the remote about: their local work has ended and something else was noted meanwhile.
+    to_refresh: Vec<RemotePath>,
     /// Where at the remote the content of a moved file still is. Before anything at such a path is changed there, the
     /// content is fetched.
     origins: HashMap<RemotePath, Ino>,
@@ -235,7 +239,15 @@ impl Tree {
     pub fn new(root: Node) -> Tree {
         let mut nodes = HashMap::new();
         nodes.insert(Ino::ROOT, root);
-        Tree { nodes, next: 2, work: HashMap::new(), changes: 0, origins: HashMap::new() }
+        Tree {
+            nodes,
+            next: 2,
+            work: HashMap::new(),
+            changes: 0,
+            noted: HashMap::new(),
+            to_refresh: Vec::new(),
+            origins: HashMap::new(),
+        }
     }
 
     pub fn from_journal(loaded: Loaded, fallback_root: Node) -> Tree {
@@ -259,6 +271,13 @@ impl Tree {
             }
         }
         tree.work = loaded.work.into_iter().map(|p| (p, 0)).collect();
+        for (path, version) in loaded.seen {
+            if tree.has_work(&path) {
+                tree.note(&path, version);
+            } else {
+                tree.refresh_later(&path);
+            }
+        }
         tree
     }
 
@@ -402,7 +421,32 @@ impl Tree {
     pub fn clear_work(&mut self, path: &RemotePath, number: u64) {
         if self.work.get(path).is_some_and(|&n| n <= number) {
             self.work.remove(path);
+            if let Some(noted) = self.noted.remove(path) {
+                let shown = self.resolve(path).and_then(|i| self.get(i)).and_then(Node::file).and_then(|f| f.version.as_ref());
+                let same = match (&noted, shown) {
+                    (Some(noted), Some(shown)) => noted.same_as(shown),
+                    (None, None) => true,
+                    _ => false,
+                };
+                if !same {
+                    self.to_refresh.push(path.clone());
+                }
+            }
         }
+    }
+
+    /// Remembers what the remote was heard to have at a path with local work.
+    pub fn note(&mut self, path: &RemotePath, version: Option<Version>) {
+        self.noted.insert(path.clone(), version);
+    }
+
+    /// The remote must be asked about a path.
+    pub fn refresh_later(&mut self, path: &RemotePath) {
+        self.to_refresh.push(path.clone());
+    }
+
+    pub fn take_to_refresh(&mut self) -> Vec<RemotePath> {
+        std::mem::take(&mut self.to_refresh)
     }
 
     pub fn has_work(&self, path: &RemotePath) -> bool {

@@ -1,10 +1,9 @@
 //! What writeback needs of the tree: a consistent copy to send, and a place to record what became of it.
 
 use std::io::Read;
-use std::sync::atomic::Ordering;
 
 use crate::ids::{ContentHash, OpId};
-use crate::journal::{ContentState, Finished, JournalError, OpKind, Operation, Stamp, Version};
+use crate::journal::{ContentState, JournalError, OpKind, Operation, Stamp, Version};
 use crate::path::RemotePath;
 use crate::remote::Accepted;
 use crate::writeback::{Contents, Snapshot, SnapshotError};
@@ -108,15 +107,8 @@ impl Contents for Workspace {
         drop(tree);
         ticket.wait()?;
         self.store.remove_payload(&op.op);
-        let finished: Finished = slot.lock().take().unwrap_or(Finished { idle: false, remote_differs: false });
-        if finished.idle {
+        if slot.lock().take() == Some(true) {
             self.tree.write().clear_work(&op.path, number);
-        }
-        if finished.remote_differs
-            && let Err(e) = self.refresh(&op.path)
-        {
-            log::warn!("{} changed at the remote and could not be looked at: {e}", op.path);
-            self.known.store(false, Ordering::Release); // the follower lists again
         }
         Ok(())
     }

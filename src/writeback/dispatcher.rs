@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::ids::OpId;
-use crate::journal::{Journal, JournalError, now_ms};
+use crate::journal::{Journal, JournalError, Tx, now_ms};
 use crate::remote::Remote;
 
 use super::Contents;
@@ -24,6 +24,8 @@ pub struct Settings {
     pub max_attempts: u32,
 }
 
+/// The wait after a panic of a worker, in milliseconds.
+const PANIC_RETRY_MS: i64 = 60_000;
 /// The longest the dispatcher sleeps without looking at the journal.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(2);
 
@@ -67,7 +69,14 @@ impl Writeback {
                     match run {
                         Ok(Ok(())) => {}
                         Ok(Err(e)) => log::error!("{op}: its state could not be recorded: {e}"),
-                        Err(_) => log::error!("{op}: the worker panicked; the operation is taken up at the next start"),
+                        Err(_) => {
+                            log::error!("{op}: the worker panicked; the operation is tried again");
+                            let (id, at) = (op.clone(), now_ms() + PANIC_RETRY_MS);
+                            let again = move |tx: &Tx<'_>| tx.retry_later(&id, at, true, None, "internal", "the worker panicked");
+                            if let Err(e) = worker.journal.write(again) {
+                                log::error!("{op}: its state could not be recorded: {e}");
+                            }
+                        }
                     }
                     *progress.0.lock() += 1;
                     progress.1.notify_all();

@@ -17,6 +17,9 @@ use crate::remote::{Accepted, ErrorKind, Outcome, Precondition, Remote, RemoteEr
 use super::circuit::{Circuit, CircuitState};
 use super::{Contents, Snapshot, SnapshotError, backoff};
 
+/// The wait after local trouble, in milliseconds.
+const LOCAL_RETRY_MS: i64 = 5000;
+
 pub(super) struct Worker {
     pub journal: Journal,
     pub contents: Arc<dyn Contents>,
@@ -43,7 +46,7 @@ impl Worker {
         match self.contents.before_change(&op.path) {
             Ok(()) => {}
             Err(SnapshotError::Remote(e)) => return self.failed(&op, &e),
-            Err(SnapshotError::Local(why)) => return self.bury_local(&op, &why),
+            Err(SnapshotError::Local(why)) => return self.local_trouble(&op, &why),
         }
         match op.kind {
             OpKind::Put => self.put(&op),
@@ -69,7 +72,7 @@ impl Worker {
                     return self.contents.superseded(op);
                 }
                 Err(SnapshotError::Remote(e)) => return self.failed(op, &e),
-                Err(SnapshotError::Local(why)) => return self.bury_local(op, &why),
+                Err(SnapshotError::Local(why)) => return self.local_trouble(op, &why),
             }
         };
         if let Some(base) = op.base.as_ref().filter(|b| b.hash == Some(out.hash)) {
@@ -270,6 +273,14 @@ impl Worker {
         log::error!("{}: {} of {}: conflict: {why}; the edit is kept", op.op, op.kind.as_str(), op.path);
         let (id, why) = (op.op.clone(), why.to_owned());
         self.journal.write(move |tx| tx.bury(&id, Some(409), "conflict", &why))
+    }
+
+    /// The disk of the state directory is full or failing: nothing was sent, nothing is lost, and it is tried again.
+    fn local_trouble(&self, op: &Operation, why: &str) -> Result<(), JournalError> {
+        self.circuit.probe_ends();
+        log::warn!("{}: {}: {why}; tried again in {} s", op.op, op.path, LOCAL_RETRY_MS / 1000);
+        let (id, why) = (op.op.clone(), why.to_owned());
+        self.journal.write(move |tx| tx.retry_later(&id, now_ms() + LOCAL_RETRY_MS, false, None, "local_io", &why))
     }
 
     fn bury_local(&self, op: &Operation, why: &str) -> Result<(), JournalError> {
