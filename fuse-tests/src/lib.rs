@@ -25,7 +25,7 @@ mod terminal;
 mod wait;
 
 pub use binaries::binary;
-pub use mount::{Mount, Options, is_mounted};
+pub use mount::{Mount, Options, is_mounted, processes_about};
 pub use run::{output, require, run, sh};
 pub use server::{Event, RemoteFile, Server};
 pub use terminal::Terminal;

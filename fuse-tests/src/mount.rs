@@ -53,6 +53,7 @@ impl Options {
 /// A mountpoint, a state directory and, while it runs, the process that serves them. Dropping it takes all away.
 pub struct Mount {
     dir: tempfile::TempDir,
+    state_dir: PathBuf,
     url: String,
     token_file: PathBuf,
     options: Options,
@@ -79,8 +80,8 @@ impl Mount {
         assert!(Path::new("/dev/fuse").exists(), "/dev/fuse is missing: load the fuse module, or give it to the container");
         let dir = tempfile::Builder::new().prefix("relay-mnt-").tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join("ws")).expect("a mountpoint");
-        let (url, token_file) = (server.url().to_owned(), server.token_file());
-        Mount { dir, url, token_file, options, process: None, watchdog: None }
+        let (url, token_file, state_dir) = (server.url().to_owned(), server.token_file(), dir.path().join("state"));
+        Mount { dir, state_dir, url, token_file, options, process: None, watchdog: None }
     }
 
     /// The mountpoint.
@@ -93,8 +94,21 @@ impl Mount {
         self.path().join(name)
     }
 
-    pub fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Everything of this mount: mountpoint, state, log, and the home of its process.
+    pub fn home(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn set_url(&mut self, url: &str) {
+        self.url = url.to_owned();
+    }
+
+    pub fn set_state_dir(&mut self, dir: &Path) {
+        self.state_dir = dir.to_owned();
     }
 
     fn log_path(&self) -> PathBuf {
@@ -275,6 +289,17 @@ pub fn is_mounted(path: &Path) -> bool {
     let path = path.to_str().expect("a path of the harness is UTF-8");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc/self/mountinfo");
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(path))
+}
+
+/// The processes that have this path in their command line, other than this one.
+pub fn processes_about(path: &Path) -> Vec<u32> {
+    let path = path.to_str().expect("a path of the harness is UTF-8");
+    let names_it = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).split('\0').any(|argument| argument == path)
+    };
+    let all = std::fs::read_dir("/proc").expect("/proc");
+    all.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter(names_it).collect()
 }
 
 /// Nothing of the user who runs the tests reaches the program: no home, no configuration, no token.

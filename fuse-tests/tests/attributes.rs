@@ -53,6 +53,18 @@ fn times_keep_their_nanoseconds_through_a_remount() {
 }
 
 #[test]
+fn the_time_of_a_symbolic_link_survives_a_remount() {
+    let (_server, mut mount) = with_file();
+    symlink("f", mount.at("link")).unwrap();
+    sh(&mount.path(), "touch -h -d '2001-02-03 04:05:06.123456789 UTC' link");
+    let time = || fs::symlink_metadata(mount.at("link")).map(|m| (m.mtime(), m.mtime_nsec())).unwrap();
+    assert_eq!(time(), (981_173_106, 123_456_789));
+    mount.remount();
+    let m = fs::symlink_metadata(mount.at("link")).unwrap();
+    assert_eq!((m.mtime(), m.mtime_nsec()), (981_173_106, 123_456_789));
+}
+
+#[test]
 fn the_time_of_a_save_is_not_moved_by_its_upload() {
     let (server, mount) = with_file();
     fs::write(mount.at("f"), "edited").unwrap();

@@ -27,6 +27,16 @@ fn a_hundred_thousand_random_bytes_reach_the_remote() {
 }
 
 #[test]
+fn half_a_megabyte_of_zeros_fits_although_each_would_be_six_characters_of_json() {
+    // Zeros are valid UTF-8, so that they could travel as text; tar archives and sparse files are full of them.
+    let server = Server::start();
+    let mount = Mount::start(&server);
+    fs::write(mount.at("zeros"), vec![0; 500_000]).unwrap();
+    mount.wait_clean();
+    assert_eq!(server.get("/zeros").unwrap().content, vec![0; 500_000]);
+}
+
+#[test]
 fn an_edit_of_a_binary_file_keeps_its_other_bytes() {
     let mut bytes = noise(5000, 3);
     let server = Server::start();

@@ -97,6 +97,16 @@ fn a_remote_directory_of_more_than_two_pages_is_listed_whole() {
 }
 
 #[test]
+fn a_remote_file_below_a_hundred_and_fifty_directories_is_found() {
+    let server = Server::start();
+    let deep = "d/".repeat(150) + "f";
+    server.put(&format!("/{deep}"), "deep");
+    let mount = Mount::start(&server);
+    assert_eq!(sh(&mount.path(), "find . -name f"), format!("./{deep}\n"));
+    assert_eq!(fs::read_to_string(mount.at(&deep)).unwrap(), "deep");
+}
+
+#[test]
 fn a_moved_directory_of_files_that_were_never_read_arrives_whole() {
     let server = Server::start();
     seed(&server, "/old/sub", 100);

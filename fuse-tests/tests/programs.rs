@@ -1,0 +1,276 @@
+//! Ordinary programs work in the mount as on a local disk.
+
+use std::fs;
+use std::process::Command;
+
+use fuse_tests::{Mount, Server, noise, require, run, sh};
+
+fn mounted() -> (Server, Mount) {
+    let server = Server::start();
+    let mount = Mount::start(&server);
+    (server, mount)
+}
+
+/// Runs a Python script in the mount.
+#[track_caller]
+fn python(mount: &Mount, script: &str) -> String {
+    require(&["python3"]);
+    run(Command::new("python3").args(["-c", script]).current_dir(mount.path()))
+}
+
+#[test]
+fn git_works_and_its_directory_never_reaches_the_remote() {
+    require(&["git"]);
+    let (server, mount) = mounted();
+    let git = "git -c user.name=t -c user.email=t@example.org -c init.defaultBranch=main";
+    sh(
+        &mount.path(),
+        &format!(
+            "export HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1
+             {git} init -q; echo /.relay/ >> .git/info/exclude
+             for i in $(seq 30); do echo content $i > file$i; done
+             {git} add -A && {git} commit -qm one
+             echo changed >> file7 && rm file9 && {git} mv file8 moved
+             {git} add -A && {git} commit -qm two
+             {git} checkout -q -b side HEAD~1 && {git} checkout -q main
+             {git} gc -q
+             {git} fsck --strict 2>&1"
+        ),
+    );
+    assert_eq!(sh(&mount.path(), &format!("{git} status --porcelain")), "", "the work tree is clean");
+    mount.wait_clean();
+    assert!(server.events().iter().all(|e| !e.path.contains("/.git")), ".git is nobody else's business");
+    assert_eq!(server.text("/file7"), "content 7\nchanged\n");
+    assert_eq!((server.get("/file9"), server.text("/moved")), (None, "content 8\n".to_owned()));
+    assert_eq!(server.paths().len(), 29);
+}
+
+#[test]
+fn git_add_of_everything_leaves_the_relay_directory_out() {
+    // It changes all the time: in a repository it would make every work tree dirty for ever.
+    require(&["git"]);
+    let (_server, mount) = mounted();
+    assert_eq!(sh(&mount.path(), "git init -q; echo one > f; git add -A; git ls-files"), "f\n");
+}
+
+#[test]
+fn a_git_repository_survives_a_remount() {
+    require(&["git"]);
+    let (_server, mut mount) = mounted();
+    let git = "git -c user.name=t -c user.email=t@example.org";
+    sh(
+        &mount.path(),
+        &format!("{git} init -q; echo /.relay/ >> .git/info/exclude; echo one > f; {git} add f; {git} commit -qm one"),
+    );
+    mount.wait_clean();
+    mount.remount();
+    assert_eq!(sh(&mount.path(), "git status --porcelain; git fsck --strict 2>&1; git log --format=%s"), "one\n");
+}
+
+fn sqlite(mode: &str) {
+    require(&["sqlite3"]);
+    let (server, mut mount) = mounted();
+    let sql = format!(
+        "PRAGMA journal_mode={mode};
+         CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500) INSERT INTO t SELECT i, hex(randomblob(50)) FROM n;
+         BEGIN; DELETE FROM t WHERE id%2; ROLLBACK;
+         BEGIN; DELETE FROM t WHERE id%5=0; COMMIT;"
+    );
+    run(Command::new("sqlite3").args(["app.db", &sql]).current_dir(mount.path()));
+    // Two at once: the locks work.
+    sh(
+        &mount.path(),
+        "for who in a b; do (for i in $(seq 10); do sqlite3 -cmd '.timeout 20000' app.db \"INSERT INTO t(body) VALUES('$who')\"; done) & done; wait",
+    );
+    let check = "PRAGMA integrity_check; SELECT count(*) FROM t";
+    let look = |mount: &Mount| run(Command::new("sqlite3").args(["app.db", check]).current_dir(mount.path()));
+    assert_eq!(look(&mount), "ok\n420\n");
+    mount.wait_clean();
+    mount.remount();
+    assert_eq!(look(&mount), "ok\n420\n");
+    mount.wait_clean();
+    assert_eq!(server.paths(), ["/app.db"], "no side file");
+    assert!(server.events().iter().all(|e| e.path == "/app.db"));
+    assert_eq!(server.get("/app.db").unwrap().content, fs::read(mount.at("app.db")).unwrap());
+}
+
+#[test]
+fn sqlite_with_a_rollback_journal() {
+    sqlite("DELETE");
+}
+
+#[test]
+fn sqlite_with_a_write_ahead_log() {
+    sqlite("WAL");
+}
+
+/// A tree with the things that copying programs care about, outside of the mount.
+fn sample_tree() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("blob"), noise(50_000, 7)).unwrap();
+    sh(
+        dir.path(),
+        "mkdir -p a/b empty; for i in $(seq 20); do echo $i > a/b/f$i; done; chmod 750 a; chmod 600 a/b/f1
+         ln -s b/f2 a/link; touch -h -d 2002-02-02 a/link; ln a/b/f3 a/hard; touch -d '2003-04-05 06:07:08.123456789 UTC' a/b/f4 a/b a",
+    );
+    dir
+}
+
+/// Names, kinds, modes, sizes, link counts, link targets and times (directories' own times apart, as tools differ there).
+fn inventory(dir: &std::path::Path) -> String {
+    sh(
+        dir,
+        r"find . -path ./.relay -prune -o ! -type d -printf '%P %y %m %s %n %l %T@\n' -o -printf '%P %y %m\n' | sort | grep -v '^ d'",
+    )
+}
+
+#[test]
+fn tar_extracts_and_reads_back_the_same_tree() {
+    require(&["tar"]);
+    let (server, mount) = mounted();
+    let tree = sample_tree();
+    let (from, to) = (tree.path().display(), mount.path());
+    sh(&to, &format!("tar --format=posix -C {from} -cf - . | tar -xpf -"));
+    assert_eq!(inventory(&to), inventory(tree.path()));
+    sh(&to, &format!("tar --format=posix -cf - blob a empty | tar -C {from} --compare -f -"));
+    mount.wait_clean();
+    assert_eq!(server.get("/blob").unwrap().content, noise(50_000, 7));
+    assert_eq!(server.text("/a/hard"), "3\n");
+}
+
+#[test]
+fn a_second_rsync_has_nothing_to_do() {
+    require(&["rsync"]);
+    let (server, mut mount) = mounted();
+    let tree = sample_tree();
+    let source = format!("{}/", tree.path().display());
+    let rsync = format!("rsync -aH --itemize-changes --exclude=/.relay {source} .");
+    assert_ne!(sh(&mount.path(), &rsync), "");
+    mount.wait_clean();
+    // The root belongs to the mount's owner and keeps its own time.
+    let transfers = |mount: &Mount| sh(&mount.path(), &format!("{rsync} | grep -v '^\\.d' || true"));
+    assert_eq!(transfers(&mount), "");
+    mount.remount();
+    server.reset_counts();
+    assert_eq!(transfers(&mount), "", "also after a remount");
+    mount.wait_clean();
+    assert_eq!(server.writes(), 0);
+    assert_eq!(inventory(&mount.path()), inventory(tree.path()));
+}
+
+#[test]
+fn cp_archives_within_the_mount() {
+    let (server, mount) = mounted();
+    let tree = sample_tree();
+    sh(&mount.path(), &format!("cp -a {} one; cp -a one two", tree.path().display()));
+    assert_eq!(inventory(&mount.at("two")), inventory(tree.path()));
+    mount.wait_clean();
+    assert_eq!(server.get("/two/blob").unwrap().content, noise(50_000, 7));
+}
+
+#[test]
+fn a_write_through_a_shared_mapping_reaches_the_remote() {
+    let (server, mount) = mounted();
+    fs::write(mount.at("mapped"), vec![b'.'; 10_000]).unwrap();
+    mount.wait_clean();
+    let script = "
+import mmap
+with open('mapped', 'r+b') as f:
+    m = mmap.mmap(f.fileno(), 0, mmap.MAP_SHARED)
+    m[5000:5005] = b'HELLO'
+    m.flush()
+    m.close()
+";
+    python(&mount, script);
+    let mut expected = vec![b'.'; 10_000];
+    expected[5000..5005].copy_from_slice(b"HELLO");
+    assert_eq!(fs::read(mount.at("mapped")).unwrap(), expected);
+    mount.wait_clean();
+    assert_eq!(server.get("/mapped").unwrap().content, expected);
+}
+
+#[test]
+fn a_write_through_a_mapping_that_outlives_its_descriptor_reaches_the_remote() {
+    let (server, mount) = mounted();
+    fs::write(mount.at("mapped"), vec![b'.'; 10_000]).unwrap();
+    mount.wait_clean();
+    let script = "
+import mmap, os
+fd = os.open('mapped', os.O_RDWR)
+m = mmap.mmap(fd, 0, mmap.MAP_SHARED)
+os.close(fd)
+m[0:5] = b'HELLO'
+m.close()
+";
+    python(&mount, script);
+    fuse_tests::until("the remote has it", || server.get("/mapped").unwrap().content.starts_with(b"HELLO...."));
+}
+
+#[test]
+fn flock_and_record_locks_exclude_other_processes() {
+    let (_server, mount) = mounted();
+    let script = "
+import fcntl, os, subprocess, sys
+probe = '''
+import fcntl, os, sys
+fd = os.open('lock', os.O_RDWR)
+try:
+    getattr(fcntl, sys.argv[1])(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print('taken')
+except BlockingIOError:
+    print('held')
+'''
+fd = os.open('lock', os.O_RDWR | os.O_CREAT)
+for kind in 'flock', 'lockf':
+    ask = lambda: subprocess.check_output([sys.executable, '-c', probe, kind], text=True).strip()
+    getattr(fcntl, kind)(fd, fcntl.LOCK_EX)
+    print(kind, ask())
+    getattr(fcntl, kind)(fd, fcntl.LOCK_UN)
+    print(kind, ask())
+";
+    assert_eq!(python(&mount, script), "flock held\nflock taken\nlockf held\nlockf taken\n");
+}
+
+#[test]
+fn fallocate_and_holes_are_as_on_disk_and_travel_as_zeros() {
+    require(&["fallocate"]);
+    let (server, mount) = mounted();
+    let script = "
+import os
+fd = os.open('sparse', os.O_RDWR | os.O_CREAT)
+os.pwrite(fd, b'start', 0)
+os.pwrite(fd, b'end', 100000)
+hole = os.lseek(fd, 0, os.SEEK_HOLE)
+data = os.lseek(fd, hole, os.SEEK_DATA)
+print(hole < 100000, hole < data <= 100000, os.fstat(fd).st_size)
+os.close(fd)
+";
+    assert_eq!(python(&mount, script), "True True 100003\n");
+    sh(&mount.path(), "fallocate -l 5000 allocated; printf abc > punched; fallocate -o 1 -l 1 --punch-hole punched");
+    assert_eq!(sh(&mount.path(), "stat -c %s allocated punched"), "5000\n3\n");
+    mount.wait_clean();
+    assert_eq!(server.get("/allocated").unwrap().content, vec![0; 5000]);
+    assert_eq!(server.text("/punched"), "a\0c");
+    let mut expected = vec![0; 100_003];
+    expected[..5].copy_from_slice(b"start");
+    expected[100_000..].copy_from_slice(b"end");
+    assert_eq!(server.get("/sparse").unwrap().content, expected);
+}
+
+#[test]
+fn a_file_that_is_removed_while_open_can_be_used_and_never_reaches_the_remote() {
+    let (server, mount) = mounted();
+    let script = "
+import os
+fd = os.open('temporary', os.O_RDWR | os.O_CREAT)
+os.write(fd, b'before ')
+os.unlink('temporary')
+os.write(fd, b'after')
+print(os.pread(fd, 100, 0).decode(), os.fstat(fd).st_nlink)
+os.close(fd)
+";
+    assert_eq!(python(&mount, script), "before after 0\n");
+    mount.wait_clean();
+    assert_eq!(server.events(), []);
+}
