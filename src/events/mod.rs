@@ -18,7 +18,7 @@ use crate::workspace::{FsError, FsResult, Workspace};
 /// Between two questions while the remote answers.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait between two tries while it does not.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How the follower stands.
 #[derive(Debug, Clone)]
