@@ -35,7 +35,7 @@ impl Workspace {
         let vanished: Vec<RemotePath> = own_before
             .into_iter()
             .filter(|path| !tree.resolve(path).is_some_and(|ino| confirmed.contains(&ino)))
-            .filter(|path| !self.fresh.lock().1.contains(path))
+            .filter(|path| !self.fresh.lock().1.contains(path) && !tree.has_work(path))
             .collect();
         let mut batch = Batch::default();
         let mut news = Vec::new();
