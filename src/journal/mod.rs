@@ -21,6 +21,8 @@ mod load;
 mod ops;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod writer;
 
