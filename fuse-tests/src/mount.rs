@@ -1,0 +1,278 @@
+//! A mount of a test: a real process on a real mountpoint.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::server::WORKSPACE;
+use crate::{Server, binary, eventually, sys, until};
+
+/// A test that holds a mount longer than this hangs: its mount is killed, and what waits for it gets ENOTCONN.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
+/// How much of the log a failing test prints, in bytes.
+const LOG_TAIL: usize = 8000;
+
+/// How a mount is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a file must stand still before it is uploaded. Short by default, so that tests are fast.
+    pub settle: &'static str,
+    /// More flags.
+    pub flags: Vec<String>,
+    /// Waits until the whole tree is known. Not possible while the remote does not answer.
+    pub learned: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { settle: "100ms", flags: Vec::new(), learned: true }
+    }
+}
+
+impl Options {
+    /// The settle window that users have.
+    pub fn settle_as_shipped() -> Options {
+        Options { settle: "500ms", ..Options::default() }
+    }
+
+    /// Nothing is uploaded while the mount runs, unless something asks for it.
+    pub fn never_settle() -> Options {
+        Options { settle: "1h", ..Options::default() }
+    }
+
+    pub fn flag(mut self, flag: &str) -> Options {
+        self.flags.push(flag.to_owned());
+        self
+    }
+}
+
+/// A mountpoint, a state directory and, while it runs, the process that serves them. Dropping it takes all away.
+pub struct Mount {
+    dir: tempfile::TempDir,
+    url: String,
+    token_file: PathBuf,
+    options: Options,
+    process: Option<Child>,
+    watchdog: Option<Sender<()>>,
+}
+
+impl Mount {
+    /// Mounts the workspace of a server and returns when the mount can be used.
+    #[track_caller]
+    pub fn start(server: &Server) -> Mount {
+        Mount::with(server, Options::default())
+    }
+
+    #[track_caller]
+    pub fn with(server: &Server, options: Options) -> Mount {
+        let mut mount = Mount::unstarted(server, options);
+        mount.start_again();
+        mount
+    }
+
+    /// Directories and flags for a mount that is not started.
+    pub fn unstarted(server: &Server, options: Options) -> Mount {
+        assert!(Path::new("/dev/fuse").exists(), "/dev/fuse is missing: load the fuse module, or give it to the container");
+        let dir = tempfile::Builder::new().prefix("relay-mnt-").tempdir().expect("a temporary directory");
+        std::fs::create_dir(dir.path().join("ws")).expect("a mountpoint");
+        let (url, token_file) = (server.url().to_owned(), server.token_file());
+        Mount { dir, url, token_file, options, process: None, watchdog: None }
+    }
+
+    /// The mountpoint.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("ws")
+    }
+
+    /// A path in the mount.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("mount.log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read(self.log_path()).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running mount").id()
+    }
+
+    /// The command line of this mount, in an environment of its own.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary("relayfile-mount"));
+        isolate(&mut command, self.dir.path());
+        command.args(["--base-url", &self.url, "--workspace", WORKSPACE, "--settle", self.options.settle, "-v"]);
+        command.arg("--token-file").arg(&self.token_file).arg("--state-dir").arg(self.state_dir());
+        command.args(&self.options.flags).arg(self.path());
+        command
+    }
+
+    /// A command of the operator's tool, in the environment of this mount.
+    pub fn relayfile(&self) -> Command {
+        let mut command = Command::new(binary("relayfile"));
+        isolate(&mut command, self.dir.path());
+        command
+    }
+
+    /// Starts the process, for the first time or on the state that an earlier one left, and waits until it can be used.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "the mount runs already");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("the log");
+        let mut command = self.command();
+        command.arg("--foreground").stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
+        sys::die_with_parent(&mut command);
+        self.process = Some(command.spawn().expect("the mount starts"));
+        self.watch();
+        let learned = self.options.learned;
+        eventually("the mount can be used", || {
+            if let Some(status) = self.ended() {
+                panic!("the mount ended with {status}");
+            }
+            if !is_mounted(&self.path()) {
+                return None;
+            }
+            let state = self.try_state()?;
+            (!learned || state["treeKnown"] == true).then_some(())
+        });
+    }
+
+    /// Kills a mount that outlives every sensible test: a system call that waits for it could not be interrupted.
+    fn watch(&mut self) {
+        let (alive, ended) = channel::<()>();
+        let pid = self.pid();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(HANGS_AFTER) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("the mount of this test is killed: the test has not ended within {HANGS_AFTER:?}");
+                sys::signal(pid, libc::SIGKILL);
+            }
+        });
+        self.watchdog = Some(alive);
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.try_wait().expect("the state of the mount")
+    }
+
+    /// Ends the process as a crash or the OOM killer would. The endpoint stays behind, dead.
+    #[track_caller]
+    pub fn kill9(&mut self) {
+        self.watchdog = None;
+        let mut process = self.process.take().expect("a running mount");
+        process.kill().expect("the mount is killed");
+        process.wait().expect("the mount ends");
+    }
+
+    /// Takes a dead endpoint away.
+    pub fn detach(&self) {
+        sys::detach(&self.path());
+    }
+
+    /// Asks for the end as a service manager does, and returns the exit code.
+    #[track_caller]
+    pub fn unmount(&mut self) -> i32 {
+        sys::signal(self.pid(), libc::SIGTERM);
+        self.wait_ended()
+    }
+
+    /// Waits for the end that something else caused, and returns the exit code.
+    #[track_caller]
+    pub fn wait_ended(&mut self) -> i32 {
+        let status = eventually("the mount ends", || self.ended());
+        self.watchdog = None;
+        self.process = None;
+        assert!(!is_mounted(&self.path()), "the mount has ended with {status} and the mountpoint is still mounted");
+        status.code().unwrap_or_else(|| panic!("the mount ended with {status}"))
+    }
+
+    /// Unmounts, which must leave nothing queued, and mounts again.
+    #[track_caller]
+    pub fn remount(&mut self) {
+        let code = self.unmount();
+        assert_eq!(code, 0, "the exit code of the unmount");
+        self.start_again();
+    }
+
+    fn try_state(&self) -> Option<Value> {
+        serde_json::from_slice(&std::fs::read(self.at(".relay/state.json")).ok()?).ok()
+    }
+
+    /// `.relay/state.json`.
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        self.try_state().expect(".relay/state.json can be read and is JSON")
+    }
+
+    /// A number of `state.json`, such as `deadLettered`.
+    #[track_caller]
+    pub fn number(&self, field: &str) -> u64 {
+        let state = self.state();
+        state[field].as_u64().or(state["counters"][field].as_u64()).unwrap_or_else(|| panic!("no {field} in {state:#}"))
+    }
+
+    /// Waits until a number of `state.json` has a value.
+    #[track_caller]
+    pub fn wait_number(&self, field: &str, value: u64) {
+        until(&format!("{field} is {value}"), || self.number(field) == value);
+    }
+
+    /// Waits until nothing is queued and nothing in flight.
+    #[track_caller]
+    pub fn wait_synced(&self) {
+        until("everything is at the remote", || self.number("pendingWriteback") == 0 && self.number("inFlight") == 0);
+    }
+
+    /// Waits until everything is at the remote, and demands that nothing was refused.
+    #[track_caller]
+    pub fn wait_clean(&self) {
+        self.wait_synced();
+        let state = self.state();
+        assert_eq!(state["deadLettered"], 0, "{state:#}");
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.watchdog = None;
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(LOG_TAIL);
+            let tail = log.get(from..).or(log.get(from + 3..)).unwrap_or(&log);
+            eprintln!("--- end of the log of the mount\n{tail}");
+            let state = std::fs::read_to_string(self.state_dir().join("state.json")).unwrap_or_default();
+            eprintln!("--- state.json of the state directory\n{state}");
+        }
+        if let Some(mut process) = self.process.take() {
+            // What a test wants to see at the end of a mount it looks at itself; here it only has to go.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        while is_mounted(&self.path()) {
+            sys::detach(&self.path());
+        }
+    }
+}
+
+/// Whether something is mounted at exactly this path.
+pub fn is_mounted(path: &Path) -> bool {
+    let path = path.to_str().expect("a path of the harness is UTF-8");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc/self/mountinfo");
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(path))
+}
+
+/// Nothing of the user who runs the tests reaches the program: no home, no configuration, no token.
+fn isolate(command: &mut Command, home: &Path) {
+    command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(home);
+}

@@ -1,0 +1,316 @@
+//! The remote of a test: a real server process, and the view that other clients have of its workspace.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::Method;
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::{binary, eventually, sys};
+
+/// The workspace that all tests use; each has a server of its own.
+pub const WORKSPACE: &str = "ws";
+
+/// A server process with its data. Dropping it ends the process.
+pub struct Server {
+    dir: tempfile::TempDir,
+    url: String,
+    token: String,
+    process: Option<Child>,
+    client: Client,
+}
+
+/// A file as the remote has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteFile {
+    pub content: Vec<u8>,
+    pub revision: String,
+    pub content_type: String,
+    /// Whether it travels as base64.
+    pub base64: bool,
+}
+
+impl RemoteFile {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.content).expect("text at the remote")
+    }
+}
+
+/// A change that the remote has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// `file.created`, `file.updated` or `file.deleted`.
+    pub kind: String,
+    pub path: String,
+    pub revision: String,
+    pub correlation_id: String,
+}
+
+impl Server {
+    /// A server with an empty workspace that lets faults be planned.
+    pub fn start() -> Server {
+        static PROVIDER: Once = Once::new();
+        // reqwest makes no client without one, although only http:// is spoken here.
+        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("an HTTP client");
+        let dir = tempfile::Builder::new().prefix("relay-srv-").tempdir().expect("a temporary directory");
+        let mut server = Server { dir, url: String::new(), token: String::new(), process: None, client };
+        server.launch("127.0.0.1:0");
+        server
+    }
+
+    fn launch(&mut self, listen: &str) {
+        let data = self.dir.path();
+        let mut command = Command::new(binary("relayfile"));
+        command.args(["serve", "--allow-faults", "--listen", listen, "--data-dir"]).arg(data);
+        sys::die_with_parent(&mut command);
+        let log = std::fs::File::create(data.join("log")).expect("a log file");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut process = command.spawn().expect("the server starts");
+        self.url = eventually("the server says where it listens", || {
+            if let Some(status) = process.try_wait().expect("the state of the server") {
+                panic!("the server ended with {status}: {}", read(&data.join("log")));
+            }
+            Some(read(&data.join("url")).trim().to_owned()).filter(|url| !url.is_empty())
+        });
+        self.token = read(&data.join("token")).trim().to_owned();
+        self.process = Some(process);
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub fn token_file(&self) -> PathBuf {
+        self.dir.path().join("token")
+    }
+
+    /// Ends the server in order; connections are refused from now on.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            sys::signal(process.id(), libc::SIGTERM);
+            eventually("the server ends", || process.try_wait().expect("the state of the server"));
+        }
+    }
+
+    /// Starts a stopped server at the same address with the same data.
+    pub fn start_again(&mut self) {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        self.launch(&address);
+    }
+
+    /// From now on the server takes connections and never answers, as a machine that is lost in the network.
+    pub fn freeze(&self) {
+        sys::signal(self.process.as_ref().expect("a running server").id(), libc::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        sys::signal(self.process.as_ref().expect("a running server").id(), libc::SIGCONT);
+    }
+
+    fn request(&self, method: Method, route: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}/v1/{route}", self.url)).bearer_auth(&self.token);
+        request.header("X-Correlation-Id", "somebody-else")
+    }
+
+    fn workspace(&self, method: Method, route: &str) -> RequestBuilder {
+        self.request(method, &format!("workspaces/{WORKSPACE}/{route}"))
+    }
+
+    /// Writes a file as another client would, whatever was there. Returns its revision. Not UTF-8 travels as base64.
+    #[track_caller]
+    pub fn put(&self, path: &str, content: impl AsRef<[u8]>) -> String {
+        let body = encoded(content.as_ref());
+        let request = self.workspace(Method::PUT, "fs/file").query(&[("path", path)]).header("If-Match", "*").json(&body);
+        let answer = answer(request, StatusCode::ACCEPTED);
+        text(&answer, "targetRevision")
+    }
+
+    #[track_caller]
+    pub fn delete(&self, path: &str) {
+        let request = self.workspace(Method::DELETE, "fs/file").query(&[("path", path)]).header("If-Match", "*");
+        answer(request, StatusCode::ACCEPTED);
+    }
+
+    /// Writes many files in few requests.
+    #[track_caller]
+    pub fn seed<P: AsRef<str>, C: AsRef<[u8]>>(&self, files: impl IntoIterator<Item = (P, C)>) {
+        let items: Vec<Value> = files
+            .into_iter()
+            .map(|(path, content)| {
+                let mut item = encoded(content.as_ref());
+                item["path"] = path.as_ref().into();
+                item
+            })
+            .collect();
+        for chunk in items.chunks(500) {
+            let request = self.workspace(Method::POST, "fs/bulk").json(&json!({ "files": chunk }));
+            let answer = answer(request, StatusCode::ACCEPTED);
+            assert_eq!(answer["errorCount"], 0, "{answer}");
+        }
+    }
+
+    /// The file, or `None` when the remote has none at the path.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Option<RemoteFile> {
+        let request = self.workspace(Method::GET, "fs/file").query(&[("path", path)]);
+        let response = request.send().expect("an answer");
+        if response.status() == StatusCode::NOT_FOUND {
+            return None;
+        }
+        assert_eq!(response.status(), StatusCode::OK, "GET {path}");
+        let body: Value = response.json().expect("JSON");
+        let base64 = body["encoding"] == "base64";
+        let content = text(&body, "content");
+        Some(RemoteFile {
+            content: if base64 { BASE64.decode(content).expect("base64") } else { content.into_bytes() },
+            revision: text(&body, "revision"),
+            content_type: text(&body, "contentType"),
+            base64,
+        })
+    }
+
+    /// The content of a file that must be there, as text.
+    #[track_caller]
+    pub fn text(&self, path: &str) -> String {
+        self.get(path).unwrap_or_else(|| panic!("the remote has no {path}")).text().to_owned()
+    }
+
+    /// The paths of all files, sorted.
+    #[track_caller]
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let query = [("path", "/"), ("depth", "100"), ("cursor", &cursor)];
+            let page = answer(self.workspace(Method::GET, "fs/tree").query(&query), StatusCode::OK);
+            let entries = page["entries"].as_array().expect("entries");
+            paths.extend(entries.iter().filter(|e| e["type"] == "file").map(|e| text(e, "path")));
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+        }
+        paths.sort();
+        paths
+    }
+
+    /// Everything that ever happened to the files, in order.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let query = [("limit", "1000"), ("cursor", &cursor)];
+            let page = answer(self.workspace(Method::GET, "fs/events").query(&query), StatusCode::OK);
+            events.extend(page["events"].as_array().expect("events").iter().map(|e| Event {
+                kind: text(e, "type"),
+                path: text(e, "path"),
+                revision: text(e, "revision"),
+                correlation_id: text(e, "correlationId"),
+            }));
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => return events,
+            }
+        }
+    }
+
+    /// What happened to one path: `["file.created", "file.updated"]`.
+    #[track_caller]
+    pub fn history(&self, path: &str) -> Vec<String> {
+        self.events().into_iter().filter(|e| e.path == path).map(|e| e.kind).collect()
+    }
+
+    /// Requests since the last [`Server::reset_counts`], such as `"PUT /fs/file"`; those of the test itself count too.
+    #[track_caller]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let counts = answer(self.request(Method::GET, "admin/requests"), StatusCode::OK);
+        counts.as_object().expect("counts").iter().map(|(k, v)| (k.clone(), v.as_u64().unwrap_or(0))).collect()
+    }
+
+    /// Requests that change files.
+    #[track_caller]
+    pub fn writes(&self) -> u64 {
+        self.counts().iter().filter(|(route, _)| is_write(route)).map(|(_, n)| n).sum()
+    }
+
+    #[track_caller]
+    pub fn reset_counts(&self) {
+        answer(self.request(Method::DELETE, "admin/requests"), StatusCode::OK);
+    }
+
+    /// Adds a rule to the fault plan: the fields of the server's `Rule`.
+    #[track_caller]
+    pub fn fault(&self, rule: Value) {
+        answer(self.request(Method::POST, "admin/faults").json(&json!([rule])), StatusCode::CREATED);
+    }
+
+    #[track_caller]
+    pub fn clear_faults(&self) {
+        answer(self.request(Method::DELETE, "admin/faults"), StatusCode::OK);
+    }
+
+    /// How many requests the rules of the plan have broken.
+    #[track_caller]
+    pub fn fault_hits(&self) -> u64 {
+        let rules = answer(self.request(Method::GET, "admin/faults"), StatusCode::OK);
+        rules.as_array().expect("rules").iter().filter_map(|r| r["hits"].as_u64()).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            if std::thread::panicking() {
+                eprintln!("--- log of the server\n{}", read(&self.dir.path().join("log")));
+            }
+            // Its data is thrown away, so there is nothing that an orderly end would save.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn is_write(route: &str) -> bool {
+    route.starts_with("PUT ") || route.starts_with("DELETE ") || route == "POST /fs/bulk" || route == "POST /fs/merge"
+}
+
+fn encoded(content: &[u8]) -> Value {
+    match std::str::from_utf8(content) {
+        Ok(text) => json!({ "contentType": "text/plain", "content": text }),
+        Err(_) => json!({
+            "contentType": "application/octet-stream",
+            "content": BASE64.encode(content),
+            "encoding": "base64",
+        }),
+    }
+}
+
+#[track_caller]
+fn answer(request: RequestBuilder, expected: StatusCode) -> Value {
+    let response = request.send().expect("an answer of the server");
+    let (status, url) = (response.status(), response.url().to_string());
+    let body = response.text().expect("a body");
+    assert_eq!(status, expected, "{url}: {body}");
+    serde_json::from_str(&body).unwrap_or_else(|e| panic!("{url}: {e}: {body}"))
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_default().to_owned()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}

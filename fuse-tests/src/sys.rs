@@ -1,0 +1,69 @@
+//! System calls that std does not have.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).expect("a path without NUL")
+}
+
+fn done(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// renameat2(2) with `RENAME_NOREPLACE` or `RENAME_EXCHANGE`.
+pub fn rename_with(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
+    let (from, to) = (c_path(from), c_path(to));
+    // SAFETY: both strings end with NUL and outlive the call.
+    done(unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) })
+}
+
+/// Takes a mount away at once, busy or not. Nothing mounted there is no error.
+pub fn detach(path: &Path) {
+    let path = c_path(path);
+    // SAFETY: the string ends with NUL and outlives the call.
+    unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) };
+}
+
+pub fn signal(pid: u32, signal: i32) {
+    // SAFETY: kill takes integers only. The process is a child that was not waited for, so the number is still its own.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+pub fn set_xattr(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: the strings end with NUL, the value has the length that is given, and all outlive the call.
+    done(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })
+}
+
+pub fn get_xattr(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = c_path(path);
+    let mut value = vec![0; 4096];
+    // SAFETY: the strings end with NUL, the buffer has the length that is given, and all outlive the call.
+    let n = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error()).map(|n| {
+        value.truncate(n);
+        value
+    })
+}
+
+pub fn chown(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(path, Some(uid), Some(gid))
+}
+
+pub fn make_fifo(path: &Path) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: the string ends with NUL and outlives the call.
+    done(unsafe { libc::mkfifo(path.as_ptr(), 0o644) })
+}
+
+/// Makes the child of a command die with the thread that starts it, so that an aborted test leaves no process behind.
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| done(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)));
+    }
+}
