@@ -126,6 +126,11 @@ impl Mount {
         command
     }
 
+    /// From now on this mount starts although the remote does not answer.
+    pub fn allow_offline(&mut self) {
+        self.options.flags.push("--offline-ok".into());
+    }
+
     /// Starts the process, for the first time or on the state that an earlier one left, and waits until it can be used.
     #[track_caller]
     pub fn start_again(&mut self) {
