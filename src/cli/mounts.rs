@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::args::Mounts;
 use super::live::{self, Answer};
 use super::{out, report};
-use crate::preflight::{self, Code, Exit, Problem};
+use crate::fs;
+use crate::preflight::{Code, Exit, Problem};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +26,7 @@ struct Row {
 }
 
 pub fn run(options: &Mounts) -> Exit {
-    let mounts = match preflight::mounts() {
+    let mounts = match fs::mounts() {
         Ok(mounts) => mounts,
         Err(e) => {
             let problem = Problem::new(Code::Internal, format!("cannot read /proc/self/mountinfo: {e}"), "is /proc mounted?");

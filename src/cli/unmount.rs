@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::args;
 use super::live::{self, Answer, LastStop, LiveState};
 use super::{out, report};
-use crate::preflight::{self, Code, Exit, MountEntry, Problem, resolve_existing_part, shell_word};
+use crate::fs::{MountEntry, mounted_at};
+use crate::preflight::{self, Code, Exit, Problem, resolve_existing_part, shell_word};
 
 pub fn run(options: &args::Unmount) -> Exit {
     let path = std::path::absolute(&options.mountpoint).unwrap_or_else(|_| options.mountpoint.clone());
@@ -89,9 +90,8 @@ fn say_what_is_left(path: &Path, state: &LiveState) -> Exit {
 }
 
 fn topmost(path: &Path) -> Result<Option<MountEntry>, Problem> {
-    let mounts = preflight::mounts()
-        .map_err(|e| Problem::new(Code::Internal, format!("cannot read /proc/self/mountinfo: {e}"), "is /proc mounted?"))?;
-    Ok(mounts.into_iter().rfind(|m| m.mountpoint == path))
+    mounted_at(path)
+        .map_err(|e| Problem::new(Code::Internal, format!("cannot read /proc/self/mountinfo: {e}"), "is /proc mounted?"))
 }
 
 fn not_ours(path: &Path, why: &str) -> Problem {

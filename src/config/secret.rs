@@ -112,6 +112,16 @@ fn token_of_creds(path: &Path) -> Result<Secret, Problem> {
     })
 }
 
+impl TokenChoice {
+    /// The same for the client, which reads it again when it changes.
+    pub fn source(&self) -> crate::remote::TokenSource {
+        match self {
+            TokenChoice::Value(secret) => crate::remote::TokenSource::Literal(secret.expose().to_owned()),
+            TokenChoice::File(path) | TokenChoice::Creds { path, .. } => crate::remote::TokenSource::File(path.clone()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,15 +152,5 @@ mod tests {
         assert_eq!(choice.read().unwrap().expose(), "abc");
         let none = TokenChoice::Creds { path: "/nonexistent/creds".into(), fallback: None };
         assert_eq!(none.read().unwrap_err().code, Code::TokenMissing);
-    }
-}
-
-impl TokenChoice {
-    /// The same for the client, which reads it again when it changes.
-    pub fn source(&self) -> crate::remote::TokenSource {
-        match self {
-            TokenChoice::Value(secret) => crate::remote::TokenSource::Literal(secret.expose().to_owned()),
-            TokenChoice::File(path) | TokenChoice::Creds { path, .. } => crate::remote::TokenSource::File(path.clone()),
-        }
     }
 }

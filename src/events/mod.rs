@@ -18,7 +18,10 @@ use crate::workspace::{FsError, FsResult, Workspace};
 /// Between two questions while the remote answers.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait between two tries while it does not.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Among so many polls without an event, one asks whether the feed still knows our cursor.
+const NEWEST_EVERY: u32 = 30;
 
 /// How the follower stands.
 #[derive(Debug, Clone)]
@@ -43,7 +46,7 @@ impl Follower {
         let shared = Arc::clone(&state);
         let thread = std::thread::Builder::new()
             .name("relayfile-feed".into())
-            .spawn(move || Loop { workspace, remote, state: shared, failures: 0 }.run(&stopped))?;
+            .spawn(move || Loop { workspace, remote, state: shared, failures: 0, quiet_polls: 0 }.run(&stopped))?;
         Ok(Follower { state, stop, thread: Mutex::new(Some(thread)) })
     }
 
@@ -64,6 +67,7 @@ struct Loop {
     remote: Arc<dyn Remote>,
     state: Arc<Mutex<FeedState>>,
     failures: u32,
+    quiet_polls: u32,
 }
 
 impl Loop {
@@ -105,9 +109,15 @@ impl Loop {
             let cursor = self.workspace.cursor()?;
             let page = self.remote.events(cursor.as_deref())?;
             if page.events.is_empty() {
+                self.quiet_polls += 1;
                 return match cursor {
-                    // Nothing behind the cursor, or a feed that was emptied: only then is it unknown to the remote.
-                    Some(c) if self.remote.newest_event()?.is_none_or(|newest| goes_back(&c, &newest)) => self.gap(&c),
+                    // Nothing behind the cursor, or a feed that was emptied, which only the newest event can tell.
+                    Some(c)
+                        if self.quiet_polls.is_multiple_of(NEWEST_EVERY)
+                            && self.remote.newest_event()?.is_none_or(|newest| goes_back(&c, &newest)) =>
+                    {
+                        self.gap(&c)
+                    }
                     _ => Ok(()),
                 };
             }

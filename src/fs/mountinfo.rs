@@ -11,52 +11,56 @@ pub(super) const FSTYPE: &str = "fuse.relayfile";
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountedAt {
+pub struct MountEntry {
     pub mountpoint: PathBuf,
-    pub fstype: String,
+    pub fs_type: String,
     pub source: OsString,
     /// `major:minor` of the filesystem: tells two mounts on one path apart.
     pub device: String,
 }
 
-/// True when `path`, as written and absolute, is a mountpoint.
-pub fn is_mounted(path: &Path) -> io::Result<bool> {
-    Ok(top(&read()?, path).is_some())
+impl MountEntry {
+    pub fn is_ours(&self) -> bool {
+        self.fs_type == FSTYPE
+    }
+
+    pub fn is_fuse(&self) -> bool {
+        self.fs_type == "fuse" || self.fs_type.starts_with("fuse.")
+    }
 }
 
-/// The mounts of relayfile, in the order in which they were made.
-pub fn our_mounts() -> io::Result<Vec<MountedAt>> {
-    Ok(read()?.into_iter().filter(|m| m.fstype == FSTYPE).collect())
-}
-
-/// The device of what is mounted on `path`, the uppermost if several are.
-pub(super) fn device_at(path: &Path) -> io::Result<Option<String>> {
-    Ok(top(&read()?, path).map(|m| m.device.clone()))
-}
-
-fn top<'a>(mounts: &'a [MountedAt], path: &Path) -> Option<&'a MountedAt> {
-    mounts.iter().rev().find(|m| m.mountpoint == path)
-}
-
-fn read() -> io::Result<Vec<MountedAt>> {
+/// All mounts of this mount namespace, in the order of the kernel; a later one hides an earlier one at the same place.
+pub fn mounts() -> io::Result<Vec<MountEntry>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
-fn parse(mountinfo: &[u8]) -> Vec<MountedAt> {
+/// The topmost mount exactly at `path`, as written and absolute.
+pub fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
+    Ok(mounts()?.into_iter().rfind(|m| m.mountpoint == path))
+}
+
+/// The mount that `path` lies on.
+pub fn mount_of(path: &Path) -> io::Result<Option<MountEntry>> {
+    let depth = |m: &MountEntry| m.mountpoint.components().count();
+    // The last of several equally deep ones is the one on top.
+    Ok(mounts()?.into_iter().filter(|m| path.starts_with(&m.mountpoint)).max_by_key(depth))
+}
+
+fn parse(mountinfo: &[u8]) -> Vec<MountEntry> {
     mountinfo.split(|b| *b == b'\n').filter_map(parse_line).collect()
 }
 
 /// `id parent major:minor root mountpoint options [optional…] - fstype source options`
-fn parse_line(line: &[u8]) -> Option<MountedAt> {
+fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|b| *b == b' ');
     let device = fields.nth(2)?;
     let mountpoint = fields.nth(1)?;
     let mut tail = fields.skip_while(|f| *f != b"-").skip(1);
     let fstype = tail.next()?;
     let source = tail.next()?;
-    Some(MountedAt {
+    Some(MountEntry {
         mountpoint: PathBuf::from(unescape(mountpoint)),
-        fstype: String::from_utf8_lossy(unescape(fstype).as_bytes()).into_owned(),
+        fs_type: String::from_utf8_lossy(unescape(fstype).as_bytes()).into_owned(),
         source: unescape(source),
         device: String::from_utf8_lossy(device).into_owned(),
     })
@@ -103,20 +107,15 @@ garbage
     #[test]
     fn a_mount_is_found_by_its_real_name() {
         let mounts = parse(SAMPLE);
-        let m = top(&mounts, Path::new("/mnt/my work\\space")).unwrap();
-        assert_eq!((m.fstype.as_str(), m.source.to_str(), m.device.as_str()), (FSTYPE, Some("demo one"), "0:41"));
-    }
-
-    #[test]
-    fn the_uppermost_of_two_mounts_on_one_path_counts() {
-        assert_eq!(top(&parse(SAMPLE), Path::new("/mnt/x")).unwrap().device, "0:43");
+        let m = mounts.iter().find(|m| m.mountpoint == Path::new("/mnt/my work\\space")).unwrap();
+        assert_eq!((m.fs_type.as_str(), m.source.to_str(), m.device.as_str()), (FSTYPE, Some("demo one"), "0:41"));
     }
 
     #[test]
     fn optional_fields_and_broken_lines_do_not_confuse() {
         let mounts = parse(SAMPLE);
         assert_eq!(mounts.len(), 4);
-        assert_eq!(mounts[0].fstype, "ext4");
+        assert_eq!(mounts[0].fs_type, "ext4");
     }
 
     #[test]
@@ -127,8 +126,9 @@ garbage
     }
 
     #[test]
-    fn the_root_of_this_machine_is_mounted() {
-        assert!(is_mounted(Path::new("/proc")).unwrap());
-        assert!(!is_mounted(Path::new("/proc/self/no-such-mount")).unwrap());
+    fn proc_is_a_mount_and_its_files_lie_on_it() {
+        assert_eq!(mounted_at(Path::new("/proc")).unwrap().unwrap().fs_type, "proc");
+        assert_eq!(mount_of(Path::new("/proc/self/status")).unwrap().unwrap().fs_type, "proc");
+        assert_eq!(mounted_at(Path::new("/proc/self/no-such-mount")).unwrap(), None);
     }
 }

@@ -91,7 +91,7 @@ pub fn start_with_channel(
         .map_err(MountError::Threads)?;
 
     mounted.keep();
-    let device = mountinfo::device_at(&mountpoint).unwrap_or_default();
+    let device = mountinfo::mounted_at(&mountpoint).unwrap_or_default().map(|m| m.device);
     Ok(Session { mountpoint, device, changes, ttl, ended, thread })
 }
 
@@ -130,7 +130,7 @@ impl Session {
     /// Takes the mount away, if it is still ours: what someone mounted there since stays. Lazily: the name is gone at
     /// once, and the session ends when the last open file is closed. See [`mount::unmount`] for the errors.
     pub fn unmount(&self, lazy: bool) -> Result<(), MountError> {
-        let now = mountinfo::device_at(&self.mountpoint).unwrap_or_else(|e| {
+        let now = mountinfo::mounted_at(&self.mountpoint).map(|m| m.map(|m| m.device)).unwrap_or_else(|e| {
             log::warn!("/proc/self/mountinfo cannot be read: {e}");
             self.device.clone()
         });

@@ -19,13 +19,17 @@
 
 mod load;
 mod ops;
+mod queue;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod writer;
 
 pub use load::Loaded;
-pub use ops::{Due, Echo, OpKind, OpState, Operation, PathRule, QueueNumbers};
+pub use ops::{OpKind, OpState, Operation, PathRule};
+pub use queue::{Due, Echo, QueueNumbers};
 pub use rows::{ContentState, NodeRow, Stamp, Version};
 pub use writer::{Durability, Ticket, Tx};
 

@@ -173,7 +173,7 @@ impl Loop {
                         job.ticket.settle(Ok(()));
                     }
                 }
-                Err(e) if is_full(&e) => {
+                Err(e) if is_full(&self.db, &e) => {
                     if !self.full {
                         log::error!("the journal has no room; saves fail with ENOSPC until there is some: {e}");
                     }
@@ -214,12 +214,15 @@ impl Loop {
     }
 }
 
-fn is_full(e: &rusqlite::Error) -> bool {
+/// SQLite says SQLITE_FULL for a write without room, and an I/O error with the errno behind it where it extends its
+/// shared-memory file.
+fn is_full(db: &Connection, e: &rusqlite::Error) -> bool {
     match e.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => true,
-        // SQLite reports ENOSPC of a write to the shared-memory or log file as an I/O error with errno behind it.
         Some(ErrorCode::SystemIoFailure) => {
-            matches!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+            // SAFETY: the handle belongs to the open connection that is borrowed here; the call only reads from it.
+            let errno = unsafe { rusqlite::ffi::sqlite3_system_errno(db.handle()) };
+            matches!(errno, libc::ENOSPC | libc::EDQUOT)
         }
         _ => false,
     }

@@ -6,7 +6,6 @@
 
 mod fuse;
 mod lease;
-mod mountinfo;
 mod mountpoint;
 mod problem;
 mod remote;
@@ -17,7 +16,6 @@ use std::path::{Path, PathBuf};
 
 pub use fuse::{check_allow_other, check_fuse, check_fusermount, find_fusermount, has_cap_sys_admin};
 pub use lease::Lease;
-pub use mountinfo::{FS_TYPE, MountEntry, mounts};
 pub use mountpoint::{Mountpoint, answers_within, check_mountpoint, detach};
 pub use problem::{Code, Exit, Problem, shell_word};
 pub use remote::check_remote;

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::mountinfo::{MountEntry, mounted_at};
 use super::problem::{Code, Problem, shell_word};
+use crate::fs::{self, MountEntry, mounted_at};
 
 /// A mountpoint that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Looks at `path` (absolute, links of its parent resolved) and changes nothing.
 pub fn check_mountpoint(path: &Path, allow_nonempty: bool) -> Result<Mountpoint, Problem> {
-    if let Some(mount) = mounted_at(path) {
+    if let Ok(Some(mount)) = mounted_at(path) {
         return check_mounted(path, &mount);
     }
     let word = shell_word(path);
@@ -50,7 +50,12 @@ fn check_mounted(path: &Path, mount: &MountEntry) -> Result<Mountpoint, Problem>
     let busy = |what: String, remedy: String| Err(Problem::new(Code::MountpointBusy, what, remedy));
     if !mount.is_fuse() {
         return busy(
-            format!("{} is already the mountpoint of a {} filesystem ({})", path.display(), mount.fs_type, mount.source),
+            format!(
+                "{} is already the mountpoint of a {} filesystem ({})",
+                path.display(),
+                mount.fs_type,
+                mount.source.display()
+            ),
             format!("use another directory, or: umount {word}"),
         );
     }
@@ -61,7 +66,12 @@ fn check_mounted(path: &Path, mount: &MountEntry) -> Result<Mountpoint, Problem>
         Some(Some(libc::ENOTCONN)) if mount.is_ours() => Ok(Mountpoint::Dead),
         Some(Some(libc::ENOTCONN)) => Err(Problem::new(
             Code::MountpointDead,
-            format!("{} is the dead endpoint of another FUSE filesystem ({}, {})", path.display(), mount.fs_type, mount.source),
+            format!(
+                "{} is the dead endpoint of another FUSE filesystem ({}, {})",
+                path.display(),
+                mount.fs_type,
+                mount.source.display()
+            ),
             format!("fusermount3 -u -z {word}"),
         )),
         None => busy(
@@ -72,7 +82,12 @@ fn check_mounted(path: &Path, mount: &MountEntry) -> Result<Mountpoint, Problem>
             busy(format!("{} is already a relayfile mount", path.display()), format!("relayfile unmount {word}"))
         }
         Some(_) => busy(
-            format!("{} is already the mountpoint of a FUSE filesystem ({}, {})", path.display(), mount.fs_type, mount.source),
+            format!(
+                "{} is already the mountpoint of a FUSE filesystem ({}, {})",
+                path.display(),
+                mount.fs_type,
+                mount.source.display()
+            ),
             format!("use another directory, or: fusermount3 -u {word}"),
         ),
     }
@@ -105,32 +120,12 @@ pub fn answers_within<T: Send + 'static>(deadline: Duration, question: impl FnOn
     receive.recv_timeout(deadline).ok()
 }
 
-/// Detaches the mount at `path`, also a dead or busy one (`MNT_DETACH`). Without CAP_SYS_ADMIN fusermount3 does it.
+/// Detaches the mount at `path`, also a dead or busy one.
 pub fn detach(path: &Path) -> Result<(), Problem> {
-    let failed = |words: String| {
+    fs::unmount(path, true).map_err(|e| {
         let remedy = format!("fusermount3 -u -z {}", shell_word(path));
-        Problem::new(Code::MountpointDead, format!("cannot detach {}: {words}", path.display()), remedy)
-    };
-    let c_path = {
-        use std::os::unix::ffi::OsStrExt;
-        std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|e| failed(e.to_string()))?
-    };
-    // SAFETY: `c_path` is a NUL-terminated string that lives through the call.
-    if unsafe { libc::umount2(c_path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EPERM) {
-        return Err(failed(error.to_string()));
-    }
-    let fusermount = super::find_fusermount().ok_or_else(|| failed("fusermount3 is not installed".into()))?;
-    let output = std::process::Command::new(fusermount)
-        .args(["-u", "-z", "--"])
-        .arg(path)
-        .stdin(std::process::Stdio::null())
-        .output()
-        .map_err(|e| failed(e.to_string()))?;
-    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
+        Problem::new(Code::MountpointDead, format!("cannot detach {}: {e}", path.display()), remedy)
+    })
 }
 
 #[cfg(test)]

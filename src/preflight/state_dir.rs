@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::mountinfo::mount_of;
 use super::problem::{Code, Problem, shell_word};
+use crate::fs::mount_of;
 
 /// Below this many free bytes a start warns.
 const LITTLE_SPACE: u64 = 256 << 20;
@@ -30,7 +30,7 @@ pub fn check_state_dir(dir: &Path, mountpoint: &Path, warnings: &mut Vec<String>
     let stat = statfs(existing).map_err(|e| unwritable(dir, existing, &e.to_string()))?;
     #[allow(clippy::unnecessary_cast)] // the types of statfs differ between architectures
     let (magic, free) = (stat.f_type as u32, stat.f_bavail as u64 * stat.f_bsize as u64);
-    let fs_type = mount_of(existing).map(|m| m.fs_type).unwrap_or_default();
+    let fs_type = mount_of(existing).ok().flatten().map(|m| m.fs_type).unwrap_or_default();
     if matches!(magic, PROC_MAGIC | SYSFS_MAGIC) {
         // access(2) lets root pass here, mkdir(2) does not.
         return Err(unwritable(dir, existing, "the kernel's own filesystem holds no files of others"));

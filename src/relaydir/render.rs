@@ -19,12 +19,13 @@ here, is never uploaded, and nothing in it can be changed.
 What happens when you save a file here: the save is on this disk, safe against a crash, before
 close() returns. It is uploaded in the background. While the remote cannot be reached it waits and
 is tried again; you lose nothing, and it survives a restart. When the remote refuses it for good it
-becomes a dead letter: your bytes are kept, the file still shows your version, and you decide.
+becomes a dead letter: your bytes are kept, the file still shows your version, and status tells why
+in the remote's own words. Save the file once more, corrected, and it is sent again.
 
-  relayfile writeback status                      counts; exits non-zero when there are dead letters
-  relayfile writeback list --state dead           what was refused, in the remote's own words
-  relayfile writeback retry --opId <opId>         try one again
-  relayfile doctor                                when the mount itself seems wrong
+  getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead or local-only
+  relayfile mounts                         every mount of this machine, with what waits in each
+  relayfile unmount DIR                    uploads what waits, unmounts, says what is left
+  relayfile doctor                         when the mount itself seems wrong
 ";
 
 /// What one word says of the whole mount. The first that applies, the worst first.
@@ -152,14 +153,13 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
             vec!["look at the disk of the state directory, then unmount and mount again:".into(), "relayfile doctor".into()]
         }
         Condition::Offline => vec!["nothing, if the network is known to be down; else:  relayfile doctor".into()],
-        Condition::Starting | Condition::Syncing => vec!["nothing, only wait:  relayfile writeback status".into()],
+        Condition::Starting | Condition::Syncing => vec!["nothing, only wait; .relay/pending/ shows for what".into()],
         Condition::Attention => Vec::new(),
         Condition::Ready => vec!["nothing".into()],
     };
     if s.dead > 0 {
-        steps.push("see what was refused:  relayfile writeback list --state dead".into());
-        let op = s.last_error.as_ref().map_or("<opId>".into(), |e| plain(&e.op_id).into_owned());
-        steps.push(format!("and try it again:      relayfile writeback retry --opId {op}"));
+        let path = s.last_error.as_ref().map_or("the file".into(), |e| plain(&e.path).into_owned());
+        steps.push(format!("{path} still shows your version; correct it and save it once more to send it again"));
     }
     steps
 }

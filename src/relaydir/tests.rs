@@ -251,11 +251,11 @@ fn the_first_line_says_the_worst_that_is_true() {
 }
 
 #[test]
-fn a_dead_letter_names_the_command_that_retries_it() {
+fn a_dead_letter_says_what_was_refused_and_what_to_do() {
     let s = Status { dead: 1, last_error: Some(last_error("title is required")), ..status() };
     let text = render_status(&s);
     assert!(text.contains("422 schema_violation: title is required"), "{text}");
-    assert!(text.contains(&format!("relayfile writeback retry --opId {OP}")), "{text}");
+    assert!(text.contains("save it once more"), "{text}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A whole subtree in one answer (`/fs/export`), streamed from one consistent view.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -20,6 +21,9 @@ use super::store::FileRow;
 const CHUNK: usize = 64 * 1024;
 /// Chunks that may wait for a slow reader.
 const CHUNKS: usize = 4;
+
+/// How long a reader may not read.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
 enum Format {
@@ -44,12 +48,20 @@ pub(crate) async fn export(call: Call) -> Result<Reply, ApiError> {
             Format::Tar => write_tar(&call, &base, &mut out),
             Format::Patch => write_patch(&call, &base, &mut out),
         };
-        // A failure after the status line can only end the stream early.
-        if let Err(e) = written.and_then(|()| out.flush()) {
-            let _ = out.chunks.blocking_send(Err(e));
+        match written.and_then(|()| out.flush()).and_then(|()| out.send(Part::End)) {
+            Ok(()) => {}
+            Err(e) => log::info!("embedded server: an export ended early: {e}"),
         }
     });
-    let body = stream::unfold(received, |mut received| async move { Some((received.recv().await?, received)) });
+    // Only an announced end is one: after a failure the reader must not take what it has for everything.
+    let body = stream::unfold(Some(received), |received| async move {
+        let mut received = received?;
+        match received.recv().await {
+            Some(Part::Bytes(bytes)) => Some((Ok(bytes), Some(received))),
+            Some(Part::End) => None,
+            None => Some((Err(io::Error::other("the export failed")), None)),
+        }
+    });
     let mut reply = Reply::new(Body::from_stream(body));
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Format::Tar = format {
@@ -59,9 +71,26 @@ pub(crate) async fn export(call: Call) -> Result<Reply, ApiError> {
     Ok(reply)
 }
 
+enum Part {
+    Bytes(Bytes),
+    End,
+}
+
 struct ChunkWriter {
-    chunks: mpsc::Sender<io::Result<Bytes>>,
+    chunks: mpsc::Sender<Part>,
     buffer: Vec<u8>,
+}
+
+impl ChunkWriter {
+    fn send(&self, part: Part) -> io::Result<()> {
+        // A reader that stalls would keep the view open, and the database's log growing, for as long as it likes.
+        let sending = tokio::time::timeout(STALL_MAX, self.chunks.send(part));
+        match tokio::runtime::Handle::current().block_on(sending) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
 }
 
 impl Write for ChunkWriter {
@@ -78,7 +107,7 @@ impl Write for ChunkWriter {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
-        self.chunks.blocking_send(Ok(chunk.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.send(Part::Bytes(chunk.into()))
     }
 }
 

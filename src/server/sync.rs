@@ -1,20 +1,33 @@
 //! The state of providers (`/sync`). Nothing flows in from providers here, so its queues are empty by nature.
 
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::block_in_place;
 
 use super::dispatch::Call;
 use super::reply::{ApiError, Reply, json_reply, now_ns, ok};
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    workspace_id: String,
+    providers: Vec<Provider>,
+}
+
+#[derive(Serialize)]
+struct Provider {
+    provider: String,
+    status: &'static str,
+}
+
 pub(crate) async fn status(call: Call) -> Result<Reply, ApiError> {
     let names = match call.query.get("provider").trim() {
         "" => block_in_place(|| call.app.store.providers(&call.workspace))?,
         one => vec![one.to_lowercase()],
     };
-    let providers: Vec<_> = names.into_iter().map(|name| json!({ "provider": name, "status": "healthy" })).collect();
-    Ok(ok(&json!({ "workspaceId": call.workspace, "providers": providers })))
+    let providers = names.into_iter().map(|provider| Provider { provider, status: "healthy" }).collect();
+    Ok(ok(&Status { workspace_id: call.workspace, providers }))
 }
 
 pub(crate) fn ingress(call: &Call) -> Reply {

@@ -81,7 +81,7 @@ impl Workspace {
         };
         let result = self.fetch(need);
         self.flights.lock().remove(&need);
-        *flight.done.lock() = Some(result.as_ref().map(|()| ()).map_err(Failure::from));
+        *flight.done.lock() = Some(result.as_ref().copied().map_err(Failure::from));
         flight.ended.notify_all();
         result
     }

@@ -37,6 +37,7 @@ impl Workspace {
     }
 
     /// Adds a new inode under a free name; the caller submits the batch.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn add_node(
         &self,
         tree: &mut Tree,
@@ -324,11 +325,7 @@ impl Workspace {
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return errno(libc::EEXIST),
             (RenameMode::Exchange, None) => return Err(FsError::NOT_FOUND),
-            (RenameMode::Exchange, Some(t)) => {
-                if is_dir(t) && tree.is_ancestor(t, parent) {
-                    return errno(libc::EINVAL);
-                }
-            }
+            (RenameMode::Exchange, Some(t)) if is_dir(t) && tree.is_ancestor(t, parent) => return errno(libc::EINVAL),
             (RenameMode::Replace, Some(t)) if t != source => match (is_dir(source), is_dir(t)) {
                 (true, false) => return errno(libc::ENOTDIR),
                 (false, true) => return errno(libc::EISDIR),

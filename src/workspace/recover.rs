@@ -4,14 +4,15 @@
 //! |---|---|---|
 //! | a working file that no inode names | created and never journaled, or unlinked while open | removed |
 //! | an inode with local bytes and no working file | power was lost, or somebody deleted it | fetched again, if the remote has it |
+//! | a working file of an inode whose bytes are at the remote only | fetched and not recorded, or truncated on opening | removed if it holds the remote's bytes, else as below |
 //! | a working file that differs from its stamp | a writer was in the middle when the process died | kept, shown, not uploaded: dead letter `unflushed` |
 //! | an operation in flight | its request may have been applied | due at once; its worker asks before it repeats |
 //! | a payload that no open or dead operation names | the operation ended, its file did not go | removed |
 
 use std::collections::HashSet;
 
-use crate::ids::Ino;
-use crate::journal::{ContentState, Stamp, now_ms};
+use crate::ids::{ContentHash, Ino};
+use crate::journal::{ContentState, Stamp, Version, now_ms};
 
 use super::batch::Batch;
 use super::{FsResult, Nanos, Workspace};
@@ -42,8 +43,8 @@ impl Workspace {
         for &ino in on_disk.iter().filter(|i| !tree.nodes.contains_key(i)) {
             self.store.remove_file(ino);
         }
-        let local: Vec<Ino> =
-            tree.nodes.iter().filter(|(_, n)| n.file().is_some_and(|f| Self::is_local(f.content))).map(|(i, _)| *i).collect();
+        let with_bytes = |i: &Ino, n: &super::Node| n.file().is_some_and(|f| Self::is_local(f.content) || on_disk.contains(i));
+        let local: Vec<Ino> = tree.nodes.iter().filter(|(i, n)| with_bytes(i, n)).map(|(i, _)| *i).collect();
         for ino in local {
             let found = if on_disk.contains(&ino) { Some(self.store.stamp(ino)?) } else { None };
             self.recover_file(&mut tree, &mut batch, ino, found, power_lost);
@@ -69,6 +70,10 @@ impl Workspace {
                 batch.put_node(tree, ino);
             }
             Some(stamp) if f.stamp == Some(stamp) => {}
+            // Fetched, but not yet recorded; anything else was opened for truncation and is somebody's work.
+            Some(_) if f.content == ContentState::Remote && self.holds_version(ino, f.version.as_ref()) => {
+                self.store.remove_file(ino);
+            }
             Some(stamp) => {
                 log::warn!("inode {ino} ({paths:?}) was being written when the last run ended; its bytes are kept, not uploaded");
                 f.content = ContentState::Dirty;
@@ -97,6 +102,11 @@ impl Workspace {
                 }
             }
         }
+    }
+
+    fn holds_version(&self, ino: Ino, version: Option<&Version>) -> bool {
+        let Some(hash) = version.and_then(|v| v.hash) else { return false };
+        std::fs::read(self.store.path(ino)).is_ok_and(|bytes| ContentHash::of(&bytes) == hash)
     }
 
     /// True when the machine was started anew since the last run and that run did not end properly.

@@ -35,7 +35,7 @@ impl Workspace {
         let vanished: Vec<RemotePath> = own_before
             .into_iter()
             .filter(|path| !tree.resolve(path).is_some_and(|ino| confirmed.contains(&ino)))
-            .filter(|path| !self.fresh.lock().1.contains(path))
+            .filter(|path| !self.fresh.lock().1.contains(path) && !tree.has_work(path))
             .collect();
         let mut batch = Batch::default();
         let mut news = Vec::new();
@@ -404,7 +404,7 @@ impl Workspace {
         }
         let (Some(name), Some(parent_path)) = (path.name(), path.parent()) else { return };
         let (Some(parent), Some(ino)) = (tree.resolve(&parent_path), tree.resolve(path)) else { return };
-        if !tree.get(ino).and_then(Node::file).is_some_and(|f| f.version.is_some()) {
+        if tree.get(ino).and_then(Node::file).is_none_or(|f| f.version.is_none()) {
             return; // not a file that came from the remote
         }
         batch.delete_remote(path);

@@ -59,7 +59,7 @@ pub(super) struct Node {
     pub lookups: u64,
     pub opens: u32,
     pub writers: u32,
-    pub xattrs: Option<Box<BTreeMap<OsString, Vec<u8>>>>,
+    pub xattrs: Option<BTreeMap<OsString, Vec<u8>>>,
     pub body: Body,
 }
 

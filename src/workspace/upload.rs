@@ -8,6 +8,7 @@ use crate::path::RemotePath;
 use crate::remote::Accepted;
 use crate::writeback::{Contents, Snapshot, SnapshotError};
 
+use super::batch::Batch;
 use super::tree::Node;
 use super::{FsError, Need, Workspace};
 
@@ -79,12 +80,14 @@ impl Contents for Workspace {
             }
         }
         let mut row = None;
+        // Under another name the same bytes may still be on their way.
+        let only_path = op.node.is_none_or(|ino| tree.paths(ino).iter().all(|p| *p == op.path || !tree.has_work(p)));
         if let (OpKind::Put, Some(ino), Some(version)) = (op.kind, op.node, &version)
             && let Some(node) = tree.get_mut(ino)
             && let Some(f) = node.file_mut()
         {
             let unchanged = f.working.as_ref().is_none_or(|w| !w.has_uncommitted()) && !f.unsaved;
-            if f.content == ContentState::Dirty && unchanged && stamp.is_some() && f.stamp == stamp {
+            if f.content == ContentState::Dirty && only_path && unchanged && stamp.is_some() && f.stamp == stamp {
                 f.content = ContentState::Clean;
             }
             f.version = Some(version.clone());
@@ -108,7 +111,7 @@ impl Contents for Workspace {
         ticket.wait()?;
         self.store.remove_payload(&op.op);
         if slot.lock().take() == Some(true) {
-            self.tree.write().clear_work(&op.path, number);
+            self.path_is_done(op, number);
         }
         Ok(())
     }
@@ -133,6 +136,27 @@ impl Contents for Workspace {
 }
 
 impl Workspace {
+    /// Nothing of the path is left to do, unless a change was made after `number`. Then what the working file holds is what
+    /// the remote has, also where the operation was repeated and no stamp of its snapshot is known.
+    fn path_is_done(&self, op: &Operation, number: u64) {
+        let mut tree = self.tree.write();
+        tree.clear_work(&op.path, number);
+        let Some(ino) = op.node.filter(|_| op.kind == OpKind::Put) else { return };
+        if tree.has_work(&op.path) || tree.paths(ino).iter().any(|p| tree.has_work(p)) {
+            return;
+        }
+        let Some(node) = tree.get_mut(ino).filter(|n| !n.links.is_empty()) else { return };
+        let Some(f) = node.file_mut() else { return };
+        let settled = f.working.as_ref().is_none_or(|w| !w.has_uncommitted()) && !f.unsaved;
+        if f.content == ContentState::Dirty && f.version.is_some() && settled {
+            f.content = ContentState::Clean;
+            let mut batch = Batch::default();
+            batch.put_node(&tree, ino);
+            // Not awaited: if it is lost, the next start sees a file with changes that no operation wants, which is harmless.
+            let _ = self.submit(batch);
+        }
+    }
+
     /// Test and control access: whether local work of a path is open.
     pub fn has_work(&self, path: &RemotePath) -> bool {
         self.tree.read().has_work(path)

@@ -112,11 +112,11 @@ mod tests {
         }
 
         fn send(&mut self) {
-            if self.sent.is_none() {
-                if let Some(q) = self.queued.take() {
-                    assert_eq!(q.has_base, self.remote, "the precondition that goes out must hold");
-                    self.sent = Some(q.kind);
-                }
+            if self.sent.is_none()
+                && let Some(q) = self.queued.take()
+            {
+                assert_eq!(q.has_base, self.remote, "the precondition that goes out must hold");
+                self.sent = Some(q.kind);
             }
         }
 

@@ -38,8 +38,12 @@ pub enum StoreError {
     #[error("the database has schema version {found}, this program knows up to {known}: use a newer program")]
     TooNew { found: i64, known: i64 },
     /// A commit failed; the batch that it held was not acknowledged.
-    #[error("commit failed: {0}")]
-    Commit(Arc<str>),
+    #[error("commit failed: {why}")]
+    Commit {
+        why: Arc<str>,
+        /// The disk or the quota is full; it may go on when there is room.
+        full: bool,
+    },
     /// An earlier sync to disk failed: nothing that follows could be called durable.
     #[error("the database refuses writes since a sync to disk failed")]
     Poisoned,
@@ -50,7 +54,21 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the disk or the quota is full (HTTP 507).
     pub(super) fn is_full(&self) -> bool {
-        matches!(self, StoreError::Sqlite(rusqlite::Error::SqliteFailure(e, _)) if e.code == rusqlite::ErrorCode::DiskFull)
+        match self {
+            StoreError::Sqlite(e) => is_full(e),
+            StoreError::Commit { full, .. } => *full,
+            _ => false,
+        }
+    }
+}
+
+fn is_full(e: &rusqlite::Error) -> bool {
+    e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
+impl StoreError {
+    fn commit(e: &rusqlite::Error) -> StoreError {
+        StoreError::Commit { why: e.to_string().into(), full: is_full(e) }
     }
 }
 

@@ -58,7 +58,7 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("relayfile-db".into())
             .spawn(move || Loop { conn, hub, counters, pruned: counters, poisoned: false }.run(rx))
-            .map_err(|e| StoreError::Commit(format!("no thread for the database: {e}").into()))?;
+            .map_err(|e| StoreError::Commit { why: format!("no thread for the database: {e}").into(), full: false })?;
         Ok(Writer { tx: Mutex::new(Some(tx)), thread: Mutex::new(Some(thread)) })
     }
 
@@ -111,26 +111,36 @@ impl Loop {
                     Err(_) => break,
                 }
             }
-            self.transaction(&mut batch, &mut rx);
+            while !batch.is_empty() {
+                self.transaction(&mut batch, &mut rx);
+            }
         }
         // Leaves the log empty for the next start; a failure costs only time there.
         let _ = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
 
+    /// Runs what is in `batch`, and what arrives meanwhile, in one transaction. What it leaves in `batch` is for the next.
     fn transaction(&mut self, batch: &mut VecDeque<Job>, rx: &mut mpsc::Receiver<Job>) {
         if self.poisoned {
             return fail_all(&self.conn, batch, self.counters, || StoreError::Poisoned);
         }
         if let Err(e) = self.conn.execute_batch("BEGIN IMMEDIATE") {
-            let why: Arc<str> = e.to_string().into();
-            return fail_all(&self.conn, batch, self.counters, || StoreError::Commit(why.clone()));
+            return fail_all(&self.conn, batch, self.counters, || StoreError::commit(&e));
         }
         let mut done: Vec<Done> = Vec::with_capacity(batch.len());
         let mut write = WriteTx { conn: &self.conn, counters: self.counters, events: Vec::new(), now_ns: 0 };
         let mut taken = 0;
         while let Some(job) = batch.pop_front() {
             taken += 1;
-            run_one(&mut write, job, &mut done);
+            let full = run_one(&mut write, job, &mut done);
+            // A full disk or a failed read may roll back everything, not only the one write that met it
+            // (https://www.sqlite.org/lang_transaction.html, "Response to errors within a transaction"). What follows
+            // would then run outside of any transaction.
+            if self.conn.is_autocommit() {
+                let why: Arc<str> = "the database rolled the transaction back".into();
+                done.into_iter().for_each(|d| d(Some(StoreError::Commit { why: why.clone(), full })));
+                return;
+            }
             // The later ones of a burst arrive while the first ones run.
             if batch.is_empty()
                 && taken < BATCH
@@ -148,13 +158,12 @@ impl Loop {
                 self.prune();
             }
             Err(e) => {
-                let why: Arc<str> = e.to_string().into();
-                log::error!("embedded server: commit failed: {why}");
+                log::error!("embedded server: commit failed: {e}");
                 let _ = self.conn.execute_batch("ROLLBACK");
                 // After a failed fsync the kernel may have dropped the pages: no later success would mean anything
                 // (https://www.sqlite.org/atomiccommit.html; "fsyncgate").
                 self.poisoned = is_io_error(&e);
-                done.into_iter().for_each(|d| d(Some(StoreError::Commit(why.clone()))));
+                done.into_iter().for_each(|d| d(Some(StoreError::commit(&e))));
             }
         }
     }
@@ -180,7 +189,8 @@ impl Loop {
     }
 }
 
-fn run_one(write: &mut WriteTx<'_>, job: Job, done: &mut Vec<Done>) {
+/// Runs one write in a savepoint of its own. Returns whether it failed because the disk is full.
+fn run_one(write: &mut WriteTx<'_>, job: Job, done: &mut Vec<Done>) -> bool {
     let (counters, events) = (write.counters, write.events.len());
     write.now_ns = now_ns();
     if let Err(e) = write.conn.prepare_cached("SAVEPOINT job").and_then(|mut s| s.execute([])) {
@@ -197,8 +207,10 @@ fn run_one(write: &mut WriteTx<'_>, job: Job, done: &mut Vec<Done>) {
         None => {
             let _ = write.conn.prepare_cached("RELEASE job").and_then(|mut s| s.execute([]));
             done.extend(answer);
+            false
         }
         Some(e) => {
+            let full = e.is_full();
             log::error!("embedded server: a write failed: {e}");
             let _ = write.conn.execute_batch("ROLLBACK TO job; RELEASE job");
             write.counters = counters;
@@ -206,6 +218,7 @@ fn run_one(write: &mut WriteTx<'_>, job: Job, done: &mut Vec<Done>) {
             if let Some(answer) = answer {
                 answer(Some(e));
             }
+            full
         }
     }
 }
