@@ -110,6 +110,17 @@ impl Server {
         self.launch(&address);
     }
 
+    /// Starts a stopped server at the same address with an empty workspace, whose revisions and events begin again.
+    pub fn start_again_empty(&mut self) {
+        for entry in std::fs::read_dir(self.dir.path()).expect("the data directory") {
+            let path = entry.expect("an entry").path();
+            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("server.sqlite")) {
+                std::fs::remove_file(path).expect("the database is removed");
+            }
+        }
+        self.start_again();
+    }
+
     /// From now on the server takes connections and never answers, as a machine that is lost in the network.
     pub fn freeze(&self) {
         sys::signal(self.process.as_ref().expect("a running server").id(), libc::SIGSTOP);
