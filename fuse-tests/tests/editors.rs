@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use fuse_tests::{Mount, Options, Server, Terminal, require, run, sh};
+use fuse_tests::{Mount, Options, Server, Terminal, require, run, sh, until};
 
 const BEFORE: &str = "first line\nsecond line\n";
 
@@ -53,6 +53,29 @@ fn vim_that_overwrites_in_place_with_an_undo_file() {
     // The undo file (.doc.txt.un~) is scaffolding as well.
     let setup = "set backupcopy=yes undofile";
     assert_one_update("first line\nsecond line\nthird line\n", |mount| vim(mount, setup, "Gothird line\x1b:wq\r"));
+}
+
+#[test]
+fn a_swap_file_that_outlives_the_settle_window_never_reaches_the_remote() {
+    require(&["vim"]);
+    let server = Server::start();
+    server.put("/doc.txt", BEFORE);
+    let mount = Mount::start(&server);
+    let mut command = Command::new("vim");
+    command.arg("doc.txt").current_dir(mount.path()).env("HOME", "/nonexistent");
+    let mut terminal = Terminal::start(&mut command);
+    terminal.wait_for("second line");
+    terminal.keys("Gothird line\x1b:preserve\r");
+    until("the swap file is written", || fs::metadata(mount.at(".doc.txt.swp")).is_ok_and(|m| m.len() > 0));
+    // What is saved after it arrives before it would, if it were sent at all.
+    fs::write(mount.at("later"), "x").unwrap();
+    until("a later save has arrived", || server.get("/later").is_some());
+    mount.wait_clean();
+    terminal.keys(":wq\r");
+    assert!(terminal.wait().success());
+    mount.wait_clean();
+    assert!(server.events().iter().all(|e| e.path == "/doc.txt" || e.path == "/later"), "{:?}", server.events());
+    assert_eq!(server.text("/doc.txt"), "first line\nsecond line\nthird line\n");
 }
 
 #[test]
