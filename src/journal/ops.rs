@@ -437,9 +437,13 @@ impl Tx<'_> {
         self.finish_row(op, OpState::Superseded, now_ms())
     }
 
+    /// Nothing local is left to defend at the path: no open operation, and no dead put, whose content the view still shows. A
+    /// dead delete defends nothing: the remote's file comes back.
     pub fn is_idle(&self, path: &RemotePath) -> rusqlite::Result<bool> {
         self.db
-            .prepare_cached("SELECT NOT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state <= 4)")?
+            .prepare_cached(
+                "SELECT NOT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND (state <= 3 OR (state = 4 AND kind = 1)))",
+            )?
             .query_row([path], |r| r.get(0))
     }
 

@@ -302,10 +302,11 @@ impl Remote for HttpRemote {
     fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
         let wire = self.wire(dir);
         let depth = match depth {
-            Depth::Children => "1",
-            Depth::All => "1000000",
-        };
-        let mut query = vec![("path", wire.as_str()), ("depth", depth)];
+            Depth::Children => 1,
+            Depth::All => TREE_DEPTH,
+        }
+        .to_string();
+        let mut query = vec![("path", wire.as_str()), ("depth", depth.as_str())];
         query.extend(cursor.map(|c| ("cursor", c)));
         let call = self.call(Method::GET, dir.as_str(), self.url("/fs/tree", &query), None);
         let body: TreeBody = self.get_json(&call)?;
@@ -375,10 +376,12 @@ impl Remote for HttpRemote {
         Ok(body.into_page(&self.config.remote_root))
     }
 
-    fn newest_event(&self) -> Result<Option<String>, RemoteError> {
-        let call = self.call(Method::GET, "/fs/events", self.url("/fs/events", &[("direction", "desc"), ("limit", "1")]), None);
+    fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
+        let call = self.call(Method::GET, "/fs/events", self.url("/fs/events", &[("direction", "desc"), ("limit", "2")]), None);
         let body: EventsBody = self.get_json(&call)?;
-        Ok(body.into_page(&self.config.remote_root).events.into_iter().next().map(|e| e.id))
+        let mut newest = body.into_page(&self.config.remote_root).events.into_iter();
+        let last = newest.next().map(|e| e.print());
+        Ok(FeedMark { last, before: newest.next().map(|e| e.id) })
     }
 }
 
