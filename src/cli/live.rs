@@ -115,6 +115,6 @@ mod tests {
         assert_eq!(LastStop::read(dir.path(), 7), Some(stop.clone()));
         assert_eq!(LastStop::read(dir.path(), 8), None);
         assert_eq!(dir.path().read_dir().unwrap().count(), 1, "no temporary file is left");
-        assert!(stop.sentence().starts_with("1 save still queued") && stop.sentence().contains("2 saves refused"));
+        assert!(stop.sentence().starts_with("1 save still queued") && stop.sentence().contains("2 saves not accepted"));
     }
 }
