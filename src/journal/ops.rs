@@ -184,8 +184,15 @@ impl Tx<'_> {
             queued: queued.map(|o| Queued { op: o.op.clone(), kind: o.kind, has_base: o.base.is_some() }),
         };
         // Behind a sent operation the base is what that one leaves; until then it holds the same base as it.
-        let base = queued.or(sent).map_or(remote, |o| o.base.clone());
         let at = now_ms();
+        if now == Now::Gone && remote.is_none() && sent.is_none() {
+            // Whoever removes a file here has decided about the letters of its content too. Where the remote has the file,
+            // the acknowledgement of the delete does this.
+            self.db
+                .prepare_cached("UPDATE operation SET state = 6, updated_at = ?2 WHERE path = ?1 AND state = 4 AND kind = 1")?
+                .execute(params![path, at])?;
+        }
+        let base = queued.or(sent).map_or(remote, |o| o.base.clone());
         match coalesce(&state, now) {
             Decision::Nothing => Ok(queued.filter(|q| q.kind == OpKind::Put).map(|q| q.op.clone())),
             Decision::Join(op) => {

@@ -314,6 +314,25 @@ fn bytes_that_no_close_promised_are_kept_and_not_sent() {
 }
 
 #[test]
+fn removing_a_file_settles_the_letter_of_its_content() {
+    let (dir, first) = rig(&[]);
+    let remote = first.remote.clone();
+    let (_, fh) =
+        first.act(|ws| ws.create(ME, Ino::ROOT, OsStr::new("x"), 0o644, libc::O_WRONLY)).map(|(e, o)| (e, o.fh)).unwrap();
+    first.ws.write(fh, 0, b"half").unwrap();
+    first.ws.barrier().unwrap();
+    first.crash();
+    let second = Rig::start(dir.path(), &remote);
+    assert_eq!(second.ws.journal().queue_numbers().unwrap().dead, 1);
+    second.ws.learn(&remote.newest_mark().unwrap()).unwrap();
+    second.unlink("/x").unwrap();
+    assert_eq!(second.ws.journal().queue_numbers().unwrap().dead, 0);
+    assert!(!second.ws.has_work(&"/x".parse().unwrap()));
+    assert_eq!(second.drain(), 0);
+    assert!(remote.take_log().is_empty());
+}
+
+#[test]
 fn a_size_that_could_be_base64_is_found_out() {
     let (_dir, rig) = rig(&[("/bin", &[0xff; 9]), ("/text", b"12 chars txt")]);
     for (path, size) in [("/bin", 9), ("/text", 12)] {
