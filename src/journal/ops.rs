@@ -278,23 +278,30 @@ impl Tx<'_> {
     }
 
     /// Records local content that no `close` promised (a writer died in the middle): dead until a person or a save decides.
+    /// What waited to send the file's content becomes that letter: the content it meant is no longer there, and what is
+    /// there must not go out.
     pub fn insert_unflushed(&self, path: &RemotePath, node: Ino) -> rusqlite::Result<()> {
         let known: bool = self
             .db
             .prepare_cached("SELECT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state = 4 AND last_code = 'unflushed')")?
             .query_row([path], |r| r.get(0))?;
-        if known {
-            return Ok(());
-        }
-        let base = self.remote(path)?;
         let at = now_ms();
-        let op = self.insert_operation(OpKind::Put, path, Some(node), base.as_ref(), at, at)?;
+        let queued = self.open_operations(path)?.into_iter().find(|o| !o.sent);
+        let op = match queued {
+            Some(o) if o.kind == OpKind::Put && !known => Some(o.op),
+            Some(o) if o.kind == OpKind::Put => return self.finish_row(&o.op, OpState::Superseded, at),
+            _ if known => return Ok(()),
+            _ => {
+                let base = self.remote(path)?;
+                self.insert_operation(OpKind::Put, path, Some(node), base.as_ref(), at, at)?
+            }
+        };
         self.db
             .prepare_cached(
-                "UPDATE operation SET state = 4, last_code = 'unflushed', last_error =
+                "UPDATE operation SET state = 4, updated_at = ?2, last_code = 'unflushed', last_error =
                      'the mount ended while a program was writing this file; the bytes written so far are kept' WHERE op_id = ?1",
             )?
-            .execute([op])?;
+            .execute(params![op, at])?;
         Ok(())
     }
 

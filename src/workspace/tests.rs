@@ -314,6 +314,28 @@ fn bytes_that_no_close_promised_are_kept_and_not_sent() {
 }
 
 #[test]
+fn a_write_that_died_on_top_of_a_queued_save_is_not_sent_in_its_place() {
+    let (dir, first) = rig(&[("/x", b"old")]);
+    let remote = first.remote.clone();
+    remote.set_down(true);
+    first.save("/x", b"saved").unwrap();
+    let ino = first.ino("/x").unwrap();
+    let fh = first.act(|ws| ws.open(ino, libc::O_WRONLY)).unwrap().fh;
+    first.ws.write(fh, 0, b"ha").unwrap();
+    first.crash();
+    remote.set_down(false);
+    let second = Rig::start(dir.path(), &remote);
+    assert_eq!(second.drain(), 0);
+    assert!(remote.take_log().is_empty(), "bytes that no close promised were sent");
+    assert_eq!(second.read("/x").unwrap(), b"haved");
+    assert_eq!(second.ws.journal().queue_numbers().unwrap().dead, 1);
+    second.save("/x", b"whole").unwrap();
+    assert_eq!(second.drain(), 0);
+    assert_eq!(second.ws.journal().queue_numbers().unwrap().dead, 0);
+    assert_eq!(remote.take_log(), ["PUT /x rev_1"]);
+}
+
+#[test]
 fn removing_a_file_settles_the_letter_of_its_content() {
     let (dir, first) = rig(&[]);
     let remote = first.remote.clone();
