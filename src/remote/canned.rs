@@ -15,7 +15,7 @@ pub(crate) enum Reply {
     Raw(Vec<u8>),
     /// Sends these bytes, then closes.
     Cut(Vec<u8>),
-    /// Sends these bytes before the body of the request is read, and never reads it.
+    /// Sends these bytes before the body of the request is read, and never reads it. None: resets at once.
     Early(Vec<u8>),
     /// Sends these bytes, then one space every 20 ms until the client is gone.
     Trickle(Vec<u8>),
@@ -158,6 +158,7 @@ fn serve(stream: TcpStream, seen: &Mutex<Seen>) -> std::io::Result<()> {
                 out.write_all(&bytes)?;
                 return out.shutdown(Shutdown::Both);
             }
+            Reply::Early(bytes) if bytes.is_empty() => return reset(out),
             Reply::Early(bytes) => {
                 out.write_all(&bytes)?;
                 out.shutdown(Shutdown::Write)?;

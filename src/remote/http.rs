@@ -21,6 +21,8 @@ use super::*;
 const PAGE: usize = 1000;
 /// Levels of a whole tree: more than a path of 4095 bytes can have. A depth of 0 is not documented to mean "all".
 const DEPTH_ALL: &str = "4096";
+/// A request body of this many bytes may be over the remote's limit: 1 MiB of JSON is the usual one.
+const LARGE_BODY: usize = 512 * 1024;
 /// Longest deadline; a longer one could not be added to a clock.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest name of a workspace, in bytes.
@@ -209,6 +211,32 @@ impl HttpRemote {
         self.send(call, |r| r)?.json(call)
     }
 
+    /// `GET /health` within `timeout`.
+    fn probe(&self, timeout: Duration) -> Result<(), RemoteError> {
+        let call = Call { timeout, ..self.call(Method::GET, "/health", self.health.clone(), None) };
+        let reply = self.exchange(&call, None, Instant::now() + timeout, &|r| r)?;
+        if !reply.status.is_success() {
+            return Err(reply.refusal(&call));
+        }
+        match reply.header("content-type") {
+            // The sign-in page of some network, with the status of a success.
+            Some(kind) if kind.starts_with("text/html") => Err(reply.corrupt(&call, "a web page answered".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A server that refuses a long body closes without reading on, and the reset can overtake its 413 (RFC 9112 §9.6). Taken
+    /// for an unreachable remote, such a write would be repeated for ever and hold up all others. If the remote turns out to be
+    /// there, it is a failed attempt like any other.
+    fn unheard(&self, mut e: RemoteError, bytes: usize, timeout: Duration) -> RemoteError {
+        let broke = e.kind == ErrorKind::Unreachable && e.code == "unreachable";
+        if broke && bytes >= LARGE_BODY && self.probe(timeout).is_ok() {
+            e.kind = ErrorKind::Transient;
+            e.message = format!("the connection broke under a body of {bytes} bytes: over the remote's limit? ({})", e.message);
+        }
+        e
+    }
+
     fn accepted(&self, call: &Call<'_>, reply: Reply) -> Result<Accepted, RemoteError> {
         if reply.status == 204 {
             return Ok(Accepted { remote_op: None, revision: None, repeated: false });
@@ -299,16 +327,7 @@ fn advances(cursor: &str, next: &str) -> bool {
 
 impl Remote for HttpRemote {
     fn health(&self) -> Result<(), RemoteError> {
-        let call = self.call(Method::GET, "/health", self.health.clone(), None);
-        let reply = self.exchange(&call, None, Instant::now() + call.timeout, &|r| r)?;
-        if !reply.status.is_success() {
-            return Err(reply.refusal(&call));
-        }
-        match reply.header("content-type") {
-            // The sign-in page of some network, with the status of a success.
-            Some(kind) if kind.starts_with("text/html") => Err(reply.corrupt(&call, "a web page answered".into())),
-            _ => Ok(()),
-        }
+        self.probe(self.config.timeout.min(TIMEOUT_MAX))
     }
 
     fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
@@ -375,7 +394,10 @@ impl Remote for HttpRemote {
             Precondition::Revision(r) => if_match(&call, r)?,
         };
         let body = PutBody::new(bytes, content_type);
-        let reply = self.send(&call, |r| r.header("If-Match", if_match).json(&body))?;
+        let started = Instant::now();
+        let reply = self
+            .send(&call, |r| r.header("If-Match", if_match).json(&body))
+            .map_err(|e| self.unheard(e, bytes.len(), call.timeout.saturating_sub(started.elapsed())))?;
         self.accepted(&call, reply)
     }
 

@@ -519,6 +519,25 @@ mod refusals {
     }
 }
 
+/// A long body that meets a reset, then a health check.
+fn reset_under(bytes: usize, health: Say) -> RemoteError {
+    let server = Canned::new([Say::early(""), health]);
+    let error = remote(&server)
+        .put(&path("/big"), &vec![b'x'; bytes], "text/plain", &Precondition::Absent, &OpId::generate())
+        .unwrap_err();
+    assert_eq!((error.code.as_str(), error.status), ("unreachable", None));
+    error
+}
+
+#[test]
+fn a_reset_under_a_long_body_counts_as_an_attempt_if_the_remote_is_there() {
+    let error = reset_under(16 * 1024 * 1024, Say::json(200, r#"{"status":"ok"}"#));
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(error.message.contains("16777216 bytes"), "{error}");
+    assert_eq!(reset_under(16 * 1024 * 1024, Say::Close).kind, ErrorKind::Unreachable, "the remote is gone");
+    assert_eq!(reset_under(16, Say::json(200, "{}")).kind, ErrorKind::Unreachable, "no limit is so low");
+}
+
 mod transport {
     use super::*;
 
