@@ -22,7 +22,7 @@ use crate::remote::{HttpConfig, HttpRemote, Remote, TokenSource};
 use crate::server::{self, ServerConfig, ServerError, ServerHandle};
 use crate::status::Feed;
 use crate::workspace::{Options, Workspace};
-use crate::writeback::{Settings, Writeback};
+use crate::writeback::{Gate, Settings, Writeback};
 
 use board::Board;
 use projection::Projection;
@@ -30,6 +30,8 @@ use projection::Projection;
 /// How often writers that never close are looked at, and how long they must have been quiet to be taken.
 const QUIET_CHECK: Duration = Duration::from_secs(1);
 const QUIET_MS: i64 = 2000;
+/// How long a request under way may keep the end waiting, after the drain.
+const STOP_GRACE: Duration = Duration::from_millis(500);
 /// How long the kernel may take to let go after a lazy unmount; a file still open then is cut off.
 const KERNEL_GRACE: Duration = Duration::from_secs(2);
 
@@ -99,10 +101,12 @@ impl Mount {
             let _ = fs::unmount(&config.mountpoint, true);
             Problem::new(Code::Internal, format!("cannot start a thread: {e}"), "raise the limit of processes: ulimit -u")
         };
+        let gate = Arc::new(Gate::new(wake.0.clone()));
         let settings = Settings { workers: config.workers, max_attempts: config.max_attempts };
         let writeback =
-            Writeback::start(&settings, journal.clone(), workspace.clone(), Arc::clone(&remote), wake).map_err(threads)?;
-        let follower = Follower::start(Arc::clone(&workspace), remote).map_err(threads)?;
+            Writeback::start(&settings, journal.clone(), workspace.clone(), Arc::clone(&remote), wake, Arc::clone(&gate))
+                .map_err(threads)?;
+        let follower = Follower::start(Arc::clone(&workspace), remote, gate).map_err(threads)?;
         let (writeback, follower) = (Arc::new(writeback), Arc::new(follower));
         board.attach(Arc::clone(&writeback), Arc::clone(&follower));
         let projection = Projection::start(&config.state_dir, journal, board).map_err(threads)?;
@@ -148,16 +152,17 @@ impl Mount {
     }
 
     fn finish(self) -> Ended {
-        self.follower.stop();
         let numbers = || self.workspace.journal().queue_numbers().unwrap_or_default();
         let before = numbers();
         if before.pending + before.in_flight > 0 {
             log::info!("uploading what is left: {} operations", before.pending + before.in_flight);
+            self.follower.poke();
             if let Err(e) = self.writeback.drain(self.drain_timeout) {
                 log::error!("the queue could not be drained: {e}");
             }
         }
-        self.writeback.stop();
+        self.writeback.stop(STOP_GRACE);
+        self.follower.stop(STOP_GRACE);
         let left = numbers();
         self.projection.stop();
         self.workspace.close();

@@ -19,7 +19,10 @@ fn it_is_listed_with_its_files() {
     assert_eq!(sh(&mount.path(), "ls -a"), ".\n..\n.relay\nf\n");
     assert_eq!(sh(&mount.path(), "ls .relay"), "README\npending\nstate.json\nstatus\n");
     assert_eq!(sh(&mount.path(), "ls .relay/pending"), "");
-    assert_eq!(sh(&mount.path(), "find .relay -type f | sort"), ".relay/README\n.relay/state.json\n.relay/status\n");
+    assert_eq!(
+        sh(&mount.path(), "find .relay -type f | sort"),
+        ".relay/.gitignore\n.relay/README\n.relay/state.json\n.relay/status\n"
+    );
 }
 
 #[test]

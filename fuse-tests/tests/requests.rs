@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fuse_tests::{Mount, Options, Server, sh, until};
+use fuse_tests::{Mount, Server, sh, until};
 
 /// Requests other than the regular look at the event feed.
 fn asked(server: &Server) -> Vec<(String, u64)> {
@@ -76,26 +76,4 @@ fn own_writes_that_come_back_as_events_are_not_read() {
     // The marker itself is asked for once: its size is not in the event.
     let reads: u64 = asked(&server).iter().filter(|(route, _)| route.starts_with("GET")).map(|(_, n)| n).sum();
     assert!(reads <= 1, "{:?}", asked(&server));
-}
-
-#[test]
-fn five_hundred_new_small_files_are_few_requests() {
-    let server = Server::start();
-    let mount = Mount::with(&server, Options::settle_as_shipped());
-    server.reset_counts();
-    sh(&mount.path(), "for i in $(seq 500); do echo $i > f$i; done");
-    mount.wait_clean();
-    assert_eq!(server.paths().len(), 500);
-    assert!(server.writes() <= 8, "{:?}", server.counts());
-}
-
-#[test]
-fn a_moved_directory_of_a_hundred_files_is_a_hundred_deletes_and_few_writes() {
-    let server = Server::start();
-    server.seed((0..100).map(|n| (format!("/old/f{n}"), "x")));
-    let mount = Mount::start(&server);
-    server.reset_counts();
-    fs::rename(mount.at("old"), mount.at("new")).unwrap();
-    mount.wait_clean();
-    assert!(server.writes() <= 108, "{:?}", server.counts());
 }

@@ -76,13 +76,13 @@ impl LastStop {
     /// What is left, for people.
     pub fn sentence(&self) -> String {
         let saves = |n: u64| if n == 1 { "1 save".to_owned() } else { format!("{n} saves") };
-        let left = match self.pending {
-            0 => "every save has reached the remote".to_owned(),
-            n => format!("{} still queued, safe on this disk; the next mount sends what is left", saves(n)),
-        };
-        match self.dead {
-            0 => left,
-            n => format!("{left}; {} refused by the remote and kept as dead letters", saves(n)),
+        let queued = |n| format!("{} still queued, safe on this disk; the next mount sends what is left", saves(n));
+        let refused = |n| format!("{} not accepted by the remote and kept on this disk as dead letters", saves(n));
+        match (self.pending, self.dead) {
+            (0, 0) => "every save has reached the remote".to_owned(),
+            (0, dead) => refused(dead),
+            (pending, 0) => queued(pending),
+            (pending, dead) => format!("{}; {}", queued(pending), refused(dead)),
         }
     }
 }
@@ -115,6 +115,6 @@ mod tests {
         assert_eq!(LastStop::read(dir.path(), 7), Some(stop.clone()));
         assert_eq!(LastStop::read(dir.path(), 8), None);
         assert_eq!(dir.path().read_dir().unwrap().count(), 1, "no temporary file is left");
-        assert!(stop.sentence().starts_with("1 save still queued") && stop.sentence().contains("2 saves refused"));
+        assert!(stop.sentence().starts_with("1 save still queued") && stop.sentence().contains("2 saves not accepted"));
     }
 }

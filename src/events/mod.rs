@@ -1,27 +1,26 @@
 //! Following the remote: learn the tree once, then poll the event feed.
 //!
 //! The order makes it gapless: the newest event id is taken first, then the tree is listed, then the events after that id
-//! are applied; one whose revision the listing already showed changes nothing. A feed that does not continue behind our
-//! cursor (the server answers an unknown cursor with the beginning) is a gap, and a gap means listing again and comparing.
+//! are applied; one whose revision the listing already showed changes nothing. Every poll asks behind the event *before* the
+//! last one that was applied, so that the answer begins with that one, recognised by all that it says. An answer that does
+//! not is a gap (a restarted server, an emptied feed, an unknown cursor, which the server answers with the beginning), and a
+//! gap means listing again and comparing. Uploads wait behind the [`Gate`] until the feed is known to continue.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use parking_lot::Mutex;
 
-use crate::remote::{Remote, RemoteEvent};
+use crate::remote::{ErrorKind, FeedMark, Remote, RemoteEvent};
 use crate::status::Feed;
 use crate::workspace::{FsError, FsResult, Workspace};
+use crate::writeback::Gate;
 
 /// Between two questions while the remote answers.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait between two tries while it does not.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// Among so many polls without an event, one asks whether the feed still knows our cursor.
-const NEWEST_EVERY: u32 = 30;
 
 /// How the follower stands.
 #[derive(Debug, Clone)]
@@ -36,29 +35,39 @@ pub struct FeedState {
 pub struct Follower {
     state: Arc<Mutex<FeedState>>,
     stop: Sender<()>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    poke: Sender<()>,
+    /// Disconnects when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl Follower {
-    pub fn start(workspace: Arc<Workspace>, remote: Arc<dyn Remote>) -> std::io::Result<Follower> {
+    pub fn start(workspace: Arc<Workspace>, remote: Arc<dyn Remote>, gate: Arc<Gate>) -> std::io::Result<Follower> {
         let state = Arc::new(Mutex::new(FeedState { feed: Feed::Starting, last_event_at: None, last_sync_at: None }));
         let (stop, stopped) = bounded(1);
+        let (poke, poked) = bounded(1);
         let shared = Arc::clone(&state);
-        let thread = std::thread::Builder::new()
-            .name("relayfile-feed".into())
-            .spawn(move || Loop { workspace, remote, state: shared, failures: 0, quiet_polls: 0 }.run(&stopped))?;
-        Ok(Follower { state, stop, thread: Mutex::new(Some(thread)) })
+        let (alive, ended) = bounded::<()>(0);
+        std::thread::Builder::new().name("relayfile-feed".into()).spawn(move || {
+            let _alive = alive;
+            Loop { workspace, remote, state: shared, failures: 0, said_forbidden: false, gate }.run(&stopped, &poked);
+        })?;
+        Ok(Follower { state, stop, poke, ended })
+    }
+
+    /// Looks at the feed now instead of at the next poll.
+    pub fn poke(&self) {
+        let _ = self.poke.try_send(());
     }
 
     pub fn state(&self) -> FeedState {
         self.state.lock().clone()
     }
 
-    pub fn stop(&self) {
+    /// Asks the thread to end and waits at most `limit` for a request under way; what it learns later is learned again by
+    /// the next start.
+    pub fn stop(&self, limit: Duration) {
         let _ = self.stop.try_send(());
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
-        }
+        let _ = self.ended.recv_timeout(limit);
     }
 }
 
@@ -67,14 +76,16 @@ struct Loop {
     remote: Arc<dyn Remote>,
     state: Arc<Mutex<FeedState>>,
     failures: u32,
-    quiet_polls: u32,
+    said_forbidden: bool,
+    gate: Arc<Gate>,
 }
 
 impl Loop {
-    fn run(mut self, stopped: &Receiver<()>) {
+    fn run(mut self, stopped: &Receiver<()>, poked: &Receiver<()>) {
         loop {
             let wait = match self.step() {
                 Ok(()) => {
+                    self.gate.open();
                     if self.failures > 0 {
                         log::info!("the remote's events are followed again");
                     }
@@ -85,6 +96,7 @@ impl Loop {
                     POLL_EVERY
                 }
                 Err(e) => {
+                    self.gate.failed();
                     if self.failures == 0 {
                         log::warn!("the remote cannot be followed, what is cached stays usable: {e}");
                     }
@@ -93,9 +105,10 @@ impl Loop {
                     (POLL_EVERY * 2u32.saturating_pow(self.failures.min(5))).min(RETRY_MAX)
                 }
             };
-            match stopped.recv_timeout(wait) {
-                Err(RecvTimeoutError::Timeout) => {}
-                _ => return,
+            select_biased! {
+                recv(stopped) -> _ => return,
+                recv(poked) -> message => if message.is_err() { return },
+                default(wait) => {}
             }
         }
     }
@@ -104,79 +117,102 @@ impl Loop {
         if !self.workspace.is_known() {
             return self.learn();
         }
-        self.workspace.refresh_noted()?;
         loop {
-            let cursor = self.workspace.cursor()?;
-            let page = self.remote.events(cursor.as_deref())?;
-            if page.events.is_empty() {
-                self.quiet_polls += 1;
-                return match cursor {
-                    // Nothing behind the cursor, or a feed that was emptied, which only the newest event can tell.
-                    Some(c)
-                        if self.quiet_polls.is_multiple_of(NEWEST_EVERY)
-                            && self.remote.newest_event()?.is_none_or(|newest| goes_back(&c, &newest)) =>
-                    {
-                        self.gap(&c)
-                    }
-                    _ => Ok(()),
-                };
+            let mark = self.workspace.mark()?;
+            let page = match self.remote.events(mark.before.as_deref()) {
+                Ok(page) => page,
+                Err(e) if e.kind == ErrorKind::Forbidden => return self.without_feed(),
+                Err(e) => return Err(e.into()),
+            };
+            let Some(news) = news_of(&page.events, &mark) else { return self.gap() };
+            if news.is_empty() {
+                return self.workspace.refresh_noted();
             }
-            if let Some(c) = &cursor
-                && page.events.iter().any(|e| goes_back(c, &e.id) || e.id == *c)
-            {
-                return self.gap(c);
-            }
-            self.apply(&page.events)?;
+            self.apply(&page.events, news)?;
             if page.next_cursor.is_none() {
-                return Ok(());
+                return self.workspace.refresh_noted();
             }
         }
     }
 
-    fn apply(&self, events: &[RemoteEvent]) -> FsResult<()> {
-        self.workspace.apply_events(events)?;
+    /// A token that may not read the feed: what the listing told stands.
+    fn without_feed(&mut self) -> FsResult<()> {
+        if !std::mem::replace(&mut self.said_forbidden, true) {
+            log::warn!("the token may not read the event feed: changes of others are not followed");
+        }
+        self.workspace.refresh_noted()
+    }
+
+    fn apply(&self, page: &[RemoteEvent], news: &[RemoteEvent]) -> FsResult<()> {
+        let mark = FeedMark {
+            last: page.last().map(RemoteEvent::print),
+            // With one event alone in the page, the one before it is what we asked behind, or nothing.
+            before: page.len().checked_sub(2).map(|i| page[i].id.clone()).or(self.workspace.mark()?.before),
+        };
+        self.workspace.apply_events(news, &mark)?;
         self.state.lock().last_event_at = Some(SystemTime::now());
         Ok(())
     }
 
-    fn gap(&self, cursor: &str) -> FsResult<()> {
-        log::warn!("the remote's event feed does not continue behind {cursor}; the tree is listed again");
-        self.learn()
+    fn gap(&self) -> FsResult<()> {
+        log::warn!("the remote's event feed does not continue where it was; the tree is listed again and compared");
+        self.learn()?;
+        self.workspace.refresh_noted()
     }
 
     fn learn(&self) -> FsResult<()> {
         let started = std::time::Instant::now();
-        let newest = match self.remote.newest_event() {
+        let newest = match self.remote.newest_mark() {
             Ok(newest) => newest,
             // A token without read access to the root may not see the feed, but may list.
-            Err(e) if e.kind == crate::remote::ErrorKind::Forbidden => None,
+            Err(e) if e.kind == ErrorKind::Forbidden => FeedMark::default(),
             Err(e) => return Err(FsError::from(e)),
         };
-        self.workspace.learn(newest.as_deref())?;
+        self.workspace.learn(&newest)?;
         log::info!("learned the tree: {} files in {:.2} s", self.workspace.files_known(), started.elapsed().as_secs_f64());
         Ok(())
     }
 }
 
-/// True when `id` is not behind `cursor` in a feed of numbered events (`evt_12`). Ids without a number tell nothing.
-fn goes_back(cursor: &str, id: &str) -> bool {
-    matches!((number(cursor), number(id)), (Some(c), Some(i)) if i < c)
-}
-
-fn number(id: &str) -> Option<u64> {
-    let digits = id.rsplit(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
+/// The events behind a mark, in a page that was asked for behind the event before it; `None` when the page does not begin
+/// with the marked event, so that the feed is not the one we followed.
+fn news_of<'a>(page: &'a [RemoteEvent], mark: &FeedMark) -> Option<&'a [RemoteEvent]> {
+    match &mark.last {
+        None => Some(page),
+        Some(last) => match page.split_first() {
+            Some((first, news)) if first.print() == *last => Some(news),
+            _ => None,
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::goes_back;
+    use super::*;
+    use crate::remote::Remote;
+    use crate::remote::fake::FakeRemote;
 
     #[test]
-    fn a_feed_that_starts_over_is_noticed() {
-        assert!(goes_back("evt_31", "evt_1"));
-        assert!(!goes_back("evt_31", "evt_32"));
-        assert!(!goes_back("evt_31", "evt_31"));
-        assert!(!goes_back("abc", "def"));
+    fn a_feed_that_continues_brings_its_news_and_another_is_noticed() {
+        let remote = FakeRemote::seeded(&[("/a", b"1"), ("/b", b"2")]);
+        let mark = remote.newest_mark().unwrap();
+        let page = |r: &FakeRemote| r.events(mark.before.as_deref()).unwrap().events;
+        assert_eq!(news_of(&page(&remote), &mark).map(<[_]>::len), Some(0));
+        remote.write("/c", b"3");
+        assert_eq!(news_of(&page(&remote), &mark).map(<[_]>::len), Some(1));
+        for other in [&[][..], &[("/x", &b"1"[..])], &[("/a", b"1"), ("/y", b"2")], &[("/y", b"1"), ("/b", b"2"), ("/z", b"3")]] {
+            let restarted = FakeRemote::seeded(other);
+            let noticed = news_of(&page(&restarted), &mark).is_none();
+            // The same event at the same time is the same feed as far as anybody can tell.
+            assert!(noticed || other.len() == 3, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_feed_has_only_news() {
+        let remote = FakeRemote::default();
+        let mark = remote.newest_mark().unwrap();
+        remote.write("/a", b"1");
+        assert_eq!(news_of(&remote.events(None).unwrap().events, &mark).map(<[_]>::len), Some(1));
     }
 }

@@ -184,8 +184,15 @@ impl Tx<'_> {
             queued: queued.map(|o| Queued { op: o.op.clone(), kind: o.kind, has_base: o.base.is_some() }),
         };
         // Behind a sent operation the base is what that one leaves; until then it holds the same base as it.
-        let base = queued.or(sent).map_or(remote, |o| o.base.clone());
         let at = now_ms();
+        if now == Now::Gone && remote.is_none() && sent.is_none() {
+            // Whoever removes a file here has decided about the letters of its content too. Where the remote has the file,
+            // the acknowledgement of the delete does this.
+            self.db
+                .prepare_cached("UPDATE operation SET state = 6, updated_at = ?2 WHERE path = ?1 AND state = 4 AND kind = 1")?
+                .execute(params![path, at])?;
+        }
+        let base = queued.or(sent).map_or(remote, |o| o.base.clone());
         match coalesce(&state, now) {
             Decision::Nothing => Ok(queued.filter(|q| q.kind == OpKind::Put).map(|q| q.op.clone())),
             Decision::Join(op) => {
@@ -271,23 +278,30 @@ impl Tx<'_> {
     }
 
     /// Records local content that no `close` promised (a writer died in the middle): dead until a person or a save decides.
+    /// What waited to send the file's content becomes that letter: the content it meant is no longer there, and what is
+    /// there must not go out.
     pub fn insert_unflushed(&self, path: &RemotePath, node: Ino) -> rusqlite::Result<()> {
         let known: bool = self
             .db
             .prepare_cached("SELECT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state = 4 AND last_code = 'unflushed')")?
             .query_row([path], |r| r.get(0))?;
-        if known {
-            return Ok(());
-        }
-        let base = self.remote(path)?;
         let at = now_ms();
-        let op = self.insert_operation(OpKind::Put, path, Some(node), base.as_ref(), at, at)?;
+        let queued = self.open_operations(path)?.into_iter().find(|o| !o.sent);
+        let op = match queued {
+            Some(o) if o.kind == OpKind::Put && !known => Some(o.op),
+            Some(o) if o.kind == OpKind::Put => return self.finish_row(&o.op, OpState::Superseded, at),
+            _ if known => return Ok(()),
+            _ => {
+                let base = self.remote(path)?;
+                self.insert_operation(OpKind::Put, path, Some(node), base.as_ref(), at, at)?
+            }
+        };
         self.db
             .prepare_cached(
-                "UPDATE operation SET state = 4, last_code = 'unflushed', last_error =
+                "UPDATE operation SET state = 4, updated_at = ?2, last_code = 'unflushed', last_error =
                      'the mount ended while a program was writing this file; the bytes written so far are kept' WHERE op_id = ?1",
             )?
-            .execute([op])?;
+            .execute(params![op, at])?;
         Ok(())
     }
 
@@ -437,9 +451,13 @@ impl Tx<'_> {
         self.finish_row(op, OpState::Superseded, now_ms())
     }
 
+    /// Nothing local is left to defend at the path: no open operation, and no dead put, whose content the view still shows. A
+    /// dead delete defends nothing: the remote's file comes back.
     pub fn is_idle(&self, path: &RemotePath) -> rusqlite::Result<bool> {
         self.db
-            .prepare_cached("SELECT NOT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state <= 4)")?
+            .prepare_cached(
+                "SELECT NOT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND (state <= 3 OR (state = 4 AND kind = 1)))",
+            )?
             .query_row([path], |r| r.get(0))
     }
 

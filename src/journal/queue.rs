@@ -101,6 +101,11 @@ impl Journal {
         })
     }
 
+    /// Whether the remote was heard to have something else at the path than the view is built on.
+    pub fn has_note(&self, path: &RemotePath) -> Result<bool, JournalError> {
+        self.read(|db| db.prepare_cached("SELECT EXISTS(SELECT 1 FROM seen WHERE path = ?1)")?.query_row([path], |r| r.get(0)))
+    }
+
     /// The operation of a path that speaks for its state: open before dead.
     pub fn operation_of_path(&self, path: &RemotePath) -> Result<Option<Operation>, JournalError> {
         self.read(|db| {

@@ -109,7 +109,7 @@ mod tests {
         fn events(&self, _: Option<&str>) -> Result<EventPage, RemoteError> {
             unimplemented!()
         }
-        fn newest_event(&self) -> Result<Option<String>, RemoteError> {
+        fn newest_mark(&self) -> Result<crate::remote::FeedMark, RemoteError> {
             unimplemented!()
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! .relay/README               what this is, for whoever finds it first
+//! .relay/.gitignore           keeps all of this out of a repository in the root
 //! .relay/status               how things stand, for people
 //! .relay/state.json           the same for programs
 //! .relay/pending/<opId>.json  one file for each save that has not reached the remote
@@ -168,6 +169,8 @@ impl RelayDir {
         match node {
             Node::Dir | Node::Pending => Err(FsError::Errno(libc::EISDIR)),
             Node::Readme => Ok((render::README.as_bytes().to_vec(), self.since)),
+            // What changes all the time would make every repository in the workspace dirty.
+            Node::GitIgnore => Ok((b"*\n".to_vec(), self.since)),
             Node::Status => Ok((render_status(&self.source.status()).into_bytes(), now())),
             Node::StateJson => Ok((render_state_json(&self.source.status()), now())),
             Node::Operation(op) => {

@@ -24,6 +24,7 @@ pub fn owns(ino: Ino) -> bool {
 pub(super) enum Node {
     Dir,
     Readme,
+    GitIgnore,
     Status,
     StateJson,
     Pending,
@@ -32,7 +33,7 @@ pub(super) enum Node {
 
 impl Node {
     /// What is in `.relay`, in the order of a listing.
-    pub(super) const TOP: [Node; 4] = [Node::Readme, Node::Status, Node::StateJson, Node::Pending];
+    pub(super) const TOP: [Node; 5] = [Node::Readme, Node::GitIgnore, Node::Status, Node::StateJson, Node::Pending];
 
     pub(super) fn ino(&self) -> Ino {
         match self {
@@ -41,6 +42,7 @@ impl Node {
             Node::Status => Ino(DIR.0 + 2),
             Node::StateJson => Ino(DIR.0 + 3),
             Node::Pending => Ino(DIR.0 + 4),
+            Node::GitIgnore => Ino(DIR.0 + 5),
             Node::Operation(op) => {
                 let hash = ContentHash::of(op.as_str().as_bytes()).0;
                 let low = u64::from_le_bytes(std::array::from_fn(|i| hash[i]));
@@ -73,6 +75,7 @@ impl Node {
         match self {
             Node::Dir => NAME.into(),
             Node::Readme => "README".into(),
+            Node::GitIgnore => ".gitignore".into(),
             Node::Status => "status".into(),
             Node::StateJson => "state.json".into(),
             Node::Pending => "pending".into(),

@@ -144,7 +144,7 @@ fn a_listing_continues_where_it_stopped() {
     let first = names(&relay, fh, 0, 3);
     let rest = names(&relay, fh, first[2].1, 9);
     let all: Vec<_> = first.into_iter().chain(rest).map(|(name, _)| name).collect();
-    assert_eq!(all, [".", "..", "README", "status", "state.json", "pending"]);
+    assert_eq!(all, [".", "..", "README", ".gitignore", "status", "state.json", "pending"]);
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Inner {
             id: format!("evt_{}", self.events.len() + 1),
             kind,
             path: path.parse().ok(),
+            hidden: None,
             revision: Some(revision.clone()),
             hash: new.as_ref().map(|(b, _)| ContentHash::of(b)),
             correlation_id: correlation.into(),
@@ -264,8 +265,10 @@ impl Remote for FakeRemote {
         Ok(EventPage { events: inner.events[from..].to_vec(), next_cursor: None })
     }
 
-    fn newest_event(&self) -> Result<Option<String>, RemoteError> {
+    fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
         self.up("GET", "/fs/events")?;
-        Ok(self.inner.lock().events.last().map(|e| e.id.clone()))
+        let inner = self.inner.lock();
+        let mut newest = inner.events.iter().rev();
+        Ok(FeedMark { last: newest.next().map(RemoteEvent::print), before: newest.next().map(|e| e.id.clone()) })
     }
 }

@@ -19,8 +19,6 @@ use super::*;
 
 /// Entries asked for in one page.
 const PAGE: usize = 1000;
-/// Levels of a whole tree: more than a path of 4095 bytes can have. A depth of 0 is not documented to mean "all".
-const DEPTH_ALL: &str = "4096";
 /// A request body of this many bytes may be over the remote's limit: 1 MiB of JSON is the usual one.
 const LARGE_BODY: usize = 512 * 1024;
 /// Longest deadline; a longer one could not be added to a clock.
@@ -333,10 +331,11 @@ impl Remote for HttpRemote {
     fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
         let wire = self.wire(dir);
         let levels = match depth {
-            Depth::Children => "1",
-            Depth::All => DEPTH_ALL,
-        };
-        let mut query = vec![("path", wire.as_str()), ("depth", levels)];
+            Depth::Children => 1,
+            Depth::All => TREE_DEPTH,
+        }
+        .to_string();
+        let mut query = vec![("path", wire.as_str()), ("depth", levels.as_str())];
         query.extend(cursor.map(|c| ("cursor", c)));
         let call = self.call(Method::GET, dir.as_str(), self.url("/fs/tree", &query), None);
         let body: TreeBody = self.get_json(&call)?;
@@ -423,10 +422,12 @@ impl Remote for HttpRemote {
         Ok(page)
     }
 
-    fn newest_event(&self) -> Result<Option<String>, RemoteError> {
-        let call = self.call(Method::GET, "/fs/events", self.url("/fs/events", &[("direction", "desc"), ("limit", "1")]), None);
+    fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
+        let call = self.call(Method::GET, "/fs/events", self.url("/fs/events", &[("direction", "desc"), ("limit", "2")]), None);
         let body: EventsBody = self.get_json(&call)?;
-        Ok(body.into_page(&self.config.remote_root).events.into_iter().next().map(|e| e.id))
+        let mut newest = body.into_page(&self.config.remote_root).events.into_iter();
+        let last = newest.next().map(|e| e.print());
+        Ok(FeedMark { last, before: newest.next().map(|e| e.id) })
     }
 }
 

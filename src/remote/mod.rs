@@ -68,9 +68,12 @@ pub struct TreePage {
 pub enum Depth {
     /// The direct children only.
     Children,
-    /// Everything below.
+    /// Down to [`TREE_DEPTH`] levels; what is deeper shows as a directory at that level.
     All,
 }
+
+/// The deepest listing that a relayfile server answers.
+pub const TREE_DEPTH: usize = 100;
 
 /// A whole file with its decoded, hash-checked bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +112,10 @@ pub struct Accepted {
 pub struct RemoteEvent {
     pub id: String,
     pub kind: EventKind,
-    /// `None` when the path cannot be shown in a tree.
+    /// `None` when the path cannot be shown in a tree, or lies outside of the mounted directory.
     pub path: Option<RemotePath>,
+    /// The path that cannot be shown, and why.
+    pub hidden: Option<(String, crate::path::InvalidPath)>,
     pub revision: Option<Revision>,
     pub hash: Option<ContentHash>,
     /// The correlation id of the request that caused it; ours carry the operation id.
@@ -125,6 +130,24 @@ pub enum EventKind {
     Deleted,
     /// An event that is not about the content of a file.
     Other,
+}
+
+/// A place in the event feed that can be recognised again: a number alone cannot, a restarted server counts anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FeedMark {
+    /// The event before the last one that was applied; asking behind it brings that one again. `None`: there is none.
+    pub before: Option<String>,
+    /// What the last applied event says; `None`: none has been applied, the feed was empty.
+    pub last: Option<String>,
+}
+
+impl RemoteEvent {
+    /// Everything of the event that stays the same when it is read again.
+    pub fn print(&self) -> String {
+        let path = self.path.as_ref().map_or("", |p| p.as_str());
+        let revision = self.revision.as_ref().map_or("", |r| r.as_str());
+        format!("{} {} {revision} {} {path}", self.id, self.at_ms.unwrap_or(0), self.correlation_id)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -166,6 +189,6 @@ pub trait Remote: Send + Sync {
     /// The wire answers an unknown cursor with the beginning of the feed; telling that apart is the caller's business.
     fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError>;
 
-    /// The id of the newest event, `None` when there is none yet.
-    fn newest_event(&self) -> Result<Option<String>, RemoteError>;
+    /// The place behind the newest event.
+    fn newest_mark(&self) -> Result<FeedMark, RemoteError>;
 }

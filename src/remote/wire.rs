@@ -23,10 +23,26 @@ impl<'a> PutBody<'a> {
     /// Text goes as it is; the remote silently mangles what is not UTF-8, so that goes as base64.
     pub fn new(bytes: &'a [u8], content_type: &'a str) -> PutBody<'a> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => PutBody { content_type, content: text.into(), encoding: None },
-            Err(_) => PutBody { content_type, content: STANDARD.encode(bytes).into(), encoding: Some("base64") },
+            // Text stays text, unless its escapes would carry it over a limit that base64 keeps: a control character takes six.
+            Ok(text) if escaped_len(text) <= TEXT_JSON_MAX.max(bytes.len().div_ceil(3) * 4) => {
+                PutBody { content_type, content: text.into(), encoding: None }
+            }
+            _ => PutBody { content_type, content: STANDARD.encode(bytes).into(), encoding: Some("base64") },
         }
     }
+}
+
+/// Text whose JSON is longer than this goes as base64 where that is shorter. Half of the default limit on a request body.
+const TEXT_JSON_MAX: usize = 512 * 1024;
+
+/// Bytes of a text as a JSON string (RFC 8259 §7), without its quotes.
+fn escaped_len(text: &str) -> usize {
+    let escaped = |b: u8| match b {
+        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
 }
 
 #[derive(Deserialize)]
@@ -189,7 +205,13 @@ impl EventsBody {
 
 impl EventBody {
     fn into_event(self, root: &RemotePath) -> RemoteEvent {
+        let (path, hidden) = match self.path.map(|p| (below_root(root, &p), p)) {
+            Some((Ok(path), _)) => (path, None),
+            Some((Err(why), wire)) => (None, Some((wire, why))),
+            None => (None, None),
+        };
         RemoteEvent {
+            hidden,
             id: self.event_id,
             kind: match self.kind.as_str() {
                 "file.created" => EventKind::Created,
@@ -197,7 +219,7 @@ impl EventBody {
                 "file.deleted" => EventKind::Deleted,
                 _ => EventKind::Other,
             },
-            path: self.path.and_then(|p| below_root(root, &p).ok().flatten()),
+            path,
             revision: self.revision.map(|r| Revision::new(&r)),
             hash: self.content_hash.as_deref().and_then(ContentHash::from_hex),
             correlation_id: self.correlation_id.unwrap_or_default(),

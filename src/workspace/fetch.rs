@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::ids::Ino;
 use crate::journal::{ContentState, JournalError, Version};
 use crate::path::RemotePath;
-use crate::remote::{Depth, ErrorKind, RemoteError, RemoteFile};
+use crate::remote::{Depth, ErrorKind, RemoteError, RemoteFile, TREE_DEPTH};
 
 use super::batch::Batch;
 use super::tree::Node;
@@ -137,13 +137,20 @@ impl Workspace {
 
     fn list_pages_guarded(&self, dir: &RemotePath, depth: Depth, each: &mut dyn FnMut(&[Ino])) -> FsResult<()> {
         let mut cursor: Option<String> = None;
+        // Directories at the end of what one listing shows: they are listed on their own.
+        let mut deeper = Vec::new();
         for _ in 0..PAGES_MAX {
             let page = self.remote.tree(dir, depth, cursor.as_deref())?;
             let next = page.next_cursor.clone();
+            let at_the_end = |d: &&RemotePath| d.segments().count() == dir.segments().count() + TREE_DEPTH;
+            deeper.extend(page.dirs.iter().filter(at_the_end).cloned());
             each(&self.apply_page(page)?);
             match next {
                 Some(c) => cursor = Some(c),
-                None => return Ok(()),
+                None => {
+                    // Bounded by the longest path that can be shown.
+                    return deeper.iter().try_for_each(|d| self.list_pages_guarded(d, depth, each));
+                }
             }
         }
         Err(FsError::from(RemoteError {

@@ -55,6 +55,9 @@ use tree::{Node, Tree};
 /// The name in the root that belongs to the mount itself.
 pub const RESERVED_NAME: &str = ".relay";
 
+/// Most hidden names that are counted one by one.
+const HIDDEN_MAX: usize = 1000;
+
 /// How a workspace is presented.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -122,6 +125,7 @@ impl Workspace {
         }
         let tree = Tree::from_journal(journal.load()?, root);
         let known = journal.meta("tree_known")?.is_some();
+        let hidden = journal.meta("hidden")?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
         let ws = Workspace {
             tree: RwLock::new(tree),
             journal,
@@ -136,7 +140,7 @@ impl Workspace {
             invalidations,
             wake,
             known: AtomicBool::new(known),
-            hidden: Mutex::default(),
+            hidden: Mutex::new(hidden),
             fresh: Mutex::default(),
         };
         ws.recover()?;
@@ -354,11 +358,17 @@ impl Workspace {
     }
 
     fn hide(&self, path: &str, why: &dyn std::fmt::Display) {
+        // Long enough to tell two names apart; a hostile remote chooses the length.
+        let shown: String = path.chars().take(200).collect();
         let mut hidden = self.hidden.lock();
-        if hidden.len() < 10_000 && hidden.insert(path.to_owned()) {
-            let shown: String = path.chars().take(200).collect();
+        if hidden.len() < HIDDEN_MAX && hidden.insert(shown.clone()) {
             log::warn!("hidden: the remote has {shown:?}, which cannot be shown: {why}");
         }
+    }
+
+    /// The hidden names as the journal keeps them, so that they are counted without a new listing.
+    fn hidden_as_json(&self) -> String {
+        serde_json::to_string(&*self.hidden.lock()).unwrap_or_default()
     }
 
     fn notify(&self, what: Invalidation) {

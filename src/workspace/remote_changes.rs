@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use crate::ids::Ino;
 use crate::journal::{ContentState, Echo, Version};
 use crate::path::RemotePath;
-use crate::remote::{Depth, ErrorKind, EventKind, ListedFile, RemoteEvent, SizeHint, TreePage};
+use crate::remote::{Depth, ErrorKind, EventKind, FeedMark, ListedFile, RemoteEvent, SizeHint, TreePage};
 
 use super::batch::Batch;
 use super::tree::{Body, Node, Tree};
@@ -26,8 +26,8 @@ struct Seen<'a> {
 
 impl Workspace {
     /// Learns the whole tree, or compares it after a gap in the events: what did not change stays cached, what vanished
-    /// goes, local work stays. `cursor` is the newest event from before the listing began.
-    pub fn learn(&self, cursor: Option<&str>) -> FsResult<()> {
+    /// goes, local work stays. `mark` is the place in the feed from before the listing began.
+    pub fn learn(&self, mark: &FeedMark) -> FsResult<()> {
         let mut confirmed: HashSet<Ino> = HashSet::new();
         let own_before: HashSet<RemotePath> = self.journal.remote_paths()?.into_iter().collect();
         self.list_pages(&RemotePath::root(), Depth::All, &mut |inos| confirmed.extend(inos))?;
@@ -51,7 +51,8 @@ impl Workspace {
         batch.put_node(&tree, Ino::ROOT);
         batch.all_listed();
         batch.meta("tree_known", "1");
-        batch.meta("cursor", cursor.unwrap_or_default());
+        batch.meta("mark", serde_json::to_string(mark).unwrap_or_default());
+        batch.meta("hidden", self.hidden_as_json());
         let pending = self.submit(batch);
         drop(tree);
         self.finish(pending)?;
@@ -89,9 +90,11 @@ impl Workspace {
         Ok(confirmed)
     }
 
-    /// Applies one page of events and remembers the cursor behind it in the same transaction.
-    pub fn apply_events(&self, events: &[RemoteEvent]) -> FsResult<()> {
-        let Some(last) = events.last() else { return Ok(()) };
+    /// Applies one page of events and remembers the place behind it in the same transaction.
+    pub fn apply_events(&self, events: &[RemoteEvent], mark: &FeedMark) -> FsResult<()> {
+        for (path, why) in events.iter().filter(|e| e.kind != EventKind::Deleted).filter_map(|e| e.hidden.as_ref()) {
+            self.hide(path, why);
+        }
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
         let mut news = Vec::new();
@@ -103,7 +106,10 @@ impl Workspace {
                 self.apply_event(&mut tree, &mut batch, &mut news, path, event)?;
             }
         }
-        batch.meta("cursor", last.id.clone());
+        batch.meta("mark", serde_json::to_string(mark).unwrap_or_default());
+        if events.iter().any(|e| e.hidden.is_some()) {
+            batch.meta("hidden", self.hidden_as_json());
+        }
         let pending = self.submit(batch);
         drop(tree);
         news.into_iter().for_each(|n| self.notify(n));
@@ -150,9 +156,9 @@ impl Workspace {
         Ok(())
     }
 
-    /// The event up to which the view is known to be right.
-    pub fn cursor(&self) -> FsResult<Option<String>> {
-        Ok(self.journal.meta("cursor")?.filter(|c| !c.is_empty()))
+    /// The place in the feed up to which the view is known to be right.
+    pub fn mark(&self) -> FsResult<FeedMark> {
+        Ok(self.journal.meta("mark")?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default())
     }
 
     /// Asks the remote what it has at a path and follows it, unless there is local work.

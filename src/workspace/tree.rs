@@ -82,6 +82,8 @@ impl Node {
 
     pub fn nlink(&self) -> u32 {
         match &self.body {
+            // 1 says "not counted": find(1) and others skip directories that claim to have no subdirectory.
+            Body::Dir(d) if !d.listed => 1,
             Body::Dir(d) => d.subdirs + 2,
             _ => self.links.len() as u32,
         }

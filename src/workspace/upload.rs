@@ -116,6 +116,21 @@ impl Contents for Workspace {
         Ok(())
     }
 
+    fn buried(&self, op: &Operation) -> Result<(), JournalError> {
+        if op.kind == OpKind::Put {
+            return Ok(());
+        }
+        let number = self.tree.read().work.get(&op.path).copied().unwrap_or(0);
+        let path = op.path.clone();
+        let idle = self.journal.write(move |tx| tx.is_idle(&path))?;
+        if idle {
+            let mut tree = self.tree.write();
+            tree.clear_work(&op.path, number);
+            tree.refresh_later(&op.path);
+        }
+        Ok(())
+    }
+
     fn superseded(&self, op: &Operation) -> Result<(), JournalError> {
         let number = self.tree.read().work.get(&op.path).copied().unwrap_or(0);
         let (id, path) = (op.op.clone(), op.path.clone());

@@ -1,11 +1,13 @@
 //! The circuit: when the remote gives no answer, or refuses the token, the queue stands still and one operation at a time
 //! finds out whether it is over. No attempt is spent on that.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::backoff;
+use super::gate::Gate;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CircuitState {
@@ -29,6 +31,7 @@ struct Inner {
 
 pub(super) struct Circuit {
     inner: Mutex<Inner>,
+    gate: Arc<Gate>,
 }
 
 /// Whether an operation may go out.
@@ -42,9 +45,9 @@ pub(super) enum Permit {
 }
 
 impl Circuit {
-    pub fn new() -> Circuit {
+    pub fn new(gate: Arc<Gate>) -> Circuit {
         let inner = Inner { state: CircuitState::Closed, failures: 0, next_probe: Instant::now(), probing: false };
-        Circuit { inner: Mutex::new(inner) }
+        Circuit { inner: Mutex::new(inner), gate }
     }
 
     pub fn state(&self) -> CircuitState {
@@ -77,6 +80,9 @@ impl Circuit {
     }
 
     pub fn open(&self, state: CircuitState) {
+        if matches!(state, CircuitState::Unreachable { .. }) {
+            self.gate.close();
+        }
         let mut inner = self.inner.lock();
         if inner.state == CircuitState::Closed {
             log::warn!("writeback stands still: {state:?}; saves stay queued");

@@ -2,10 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::ids::OpId;
@@ -14,6 +13,7 @@ use crate::remote::Remote;
 
 use super::Contents;
 use super::circuit::{Circuit, CircuitState, Permit};
+use super::gate::Gate;
 use super::worker::Worker;
 
 #[derive(Debug, Clone)]
@@ -33,10 +33,12 @@ const LOOK_AT_LEAST: Duration = Duration::from_secs(2);
 pub struct Writeback {
     journal: Journal,
     circuit: Arc<Circuit>,
+    gate: Arc<Gate>,
     stop: Sender<()>,
     wake: Sender<()>,
     progress: Arc<(Mutex<u64>, Condvar)>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Disconnects when every thread has ended.
+    ended: Receiver<()>,
 }
 
 impl Writeback {
@@ -47,13 +49,14 @@ impl Writeback {
         contents: Arc<dyn Contents>,
         remote: Arc<dyn Remote>,
         wake: (Sender<()>, Receiver<()>),
+        gate: Arc<Gate>,
     ) -> std::io::Result<Writeback> {
-        let circuit = Arc::new(Circuit::new());
+        let circuit = Arc::new(Circuit::new(Arc::clone(&gate)));
         let (stop, stopped) = bounded(1);
         let (jobs, next_job) = bounded::<OpId>(settings.workers);
         let (report, done) = unbounded::<OpId>();
         let progress = Arc::new((Mutex::new(0), Condvar::new()));
-        let mut threads = Vec::new();
+        let (alive, ended) = bounded::<()>(0);
         for n in 0..settings.workers {
             let worker = Worker {
                 journal: journal.clone(),
@@ -63,7 +66,9 @@ impl Writeback {
                 max_attempts: settings.max_attempts,
             };
             let (next_job, report, progress) = (next_job.clone(), report.clone(), Arc::clone(&progress));
-            threads.push(std::thread::Builder::new().name(format!("relayfile-up{n}")).spawn(move || {
+            let alive = alive.clone();
+            std::thread::Builder::new().name(format!("relayfile-up{n}")).spawn(move || {
+                let _alive = alive;
                 for op in next_job {
                     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run(&op)));
                     match run {
@@ -84,20 +89,22 @@ impl Writeback {
                         return;
                     }
                 }
-            })?);
+            })?;
         }
         let dispatcher = Dispatcher {
             journal: journal.clone(),
             circuit: Arc::clone(&circuit),
+            gate: Arc::clone(&gate),
             free: settings.workers,
             out: HashSet::new(),
             jobs,
         };
         let woken = wake.1;
-        threads.push(
-            std::thread::Builder::new().name("relayfile-disp".into()).spawn(move || dispatcher.run(&stopped, &woken, &done))?,
-        );
-        Ok(Writeback { journal, circuit, stop, wake: wake.0, progress, threads: Mutex::new(threads) })
+        std::thread::Builder::new().name("relayfile-disp".into()).spawn(move || {
+            let _alive = alive;
+            dispatcher.run(&stopped, &woken, &done);
+        })?;
+        Ok(Writeback { journal, circuit, gate, stop, wake: wake.0, progress, ended })
     }
 
     pub fn circuit(&self) -> CircuitState {
@@ -112,10 +119,14 @@ impl Writeback {
         self.circuit.probe_now();
         let _ = self.wake.try_send(());
         let mut seen = self.progress.0.lock();
+        let (seen_before, failures_before) = (*seen, self.gate.failures());
         loop {
             let n = self.journal.queue_numbers()?;
             let left = n.pending + n.in_flight;
-            let given_up = n.in_flight == 0 && *seen > 0 && self.circuit.state() != CircuitState::Closed;
+            // Only what was tried since this began says that the remote is not there.
+            let refused = *seen > seen_before && self.circuit.state() != CircuitState::Closed;
+            let not_there = !self.gate.is_open() && self.gate.failures() > failures_before;
+            let given_up = n.in_flight == 0 && (refused || not_there);
             if left == 0 || given_up || Instant::now() >= deadline {
                 return Ok(left);
             }
@@ -124,18 +135,19 @@ impl Writeback {
         }
     }
 
-    /// Ends the threads; requests under way are finished first (each has its deadline).
-    pub fn stop(&self) {
+    /// Asks the threads to end and waits at most `limit` for requests under way. One that takes longer is left alone: its
+    /// operation stays in flight in the journal, and the next start asks the remote what became of it. Says whether all
+    /// have ended.
+    pub fn stop(&self, limit: Duration) -> bool {
         let _ = self.stop.try_send(());
-        for t in self.threads.lock().drain(..) {
-            let _ = t.join();
-        }
+        matches!(self.ended.recv_timeout(limit), Err(RecvTimeoutError::Disconnected))
     }
 }
 
 struct Dispatcher {
     journal: Journal,
     circuit: Arc<Circuit>,
+    gate: Arc<Gate>,
     free: usize,
     /// Handed to a worker and not reported back.
     out: HashSet<OpId>,
@@ -174,7 +186,7 @@ impl Dispatcher {
 
     /// Hands out what is due; returns how long nothing else will be.
     fn dispatch(&mut self) -> Result<Duration, JournalError> {
-        if self.free == 0 {
+        if self.free == 0 || !self.gate.is_open() {
             return Ok(LOOK_AT_LEAST);
         }
         let now = now_ms();

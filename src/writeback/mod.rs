@@ -17,10 +17,12 @@ pub mod coalesce;
 mod backoff;
 mod circuit;
 mod dispatcher;
+mod gate;
 mod worker;
 
 pub use circuit::CircuitState;
 pub use dispatcher::{Settings, Writeback};
+pub use gate::Gate;
 
 use crate::ids::{ContentHash, OpId};
 use crate::journal::{JournalError, Operation, Stamp, Version};
@@ -67,6 +69,9 @@ pub trait Contents: Send + Sync {
         accepted: Option<Accepted>,
         stamp: Option<Stamp>,
     ) -> Result<(), JournalError>;
+
+    /// The operation is dead. After a delete the remote's file comes back; after a put the local content stays.
+    fn buried(&self, op: &Operation) -> Result<(), JournalError>;
 
     /// What the operation should have sent is gone.
     fn superseded(&self, op: &Operation) -> Result<(), JournalError>;

@@ -80,12 +80,13 @@ impl Worker {
             self.circuit.probe_ends();
             return self.contents.acknowledged(op, Some((base.clone(), None)), None, out.stamp);
         }
-        if op.sent {
+        if op.sent || self.journal.has_note(&op.path)? {
             match self.ask(op, Some(&out)) {
                 Asked::Done(result) => return result,
                 Asked::SendAgain => {}
             }
-        } else {
+        }
+        if !op.sent {
             let (id, hash, size, kind) = (op.op.clone(), out.hash, out.bytes.len() as u64, out.content_type.clone());
             self.journal.write(move |tx| tx.set_sent(&id, Some((hash, size)), Some(&kind)))?;
         }
@@ -144,12 +145,13 @@ impl Worker {
             self.circuit.probe_ends();
             return self.contents.acknowledged(op, None, None, None); // the remote never had it
         };
-        if op.sent {
+        if op.sent || self.journal.has_note(&op.path)? {
             match self.ask(op, None) {
                 Asked::Done(result) => return result,
                 Asked::SendAgain => {}
             }
-        } else {
+        }
+        if !op.sent {
             let id = op.op.clone();
             self.journal.write(move |tx| tx.set_sent(&id, None, None))?;
         }
@@ -266,13 +268,15 @@ impl Worker {
             op.attempts + 1
         );
         let (id, status, code, message) = (op.op.clone(), e.status, code.to_owned(), e.message.clone());
-        self.journal.write(move |tx| tx.bury(&id, status, &code, &message))
+        self.journal.write(move |tx| tx.bury(&id, status, &code, &message))?;
+        self.contents.buried(op)
     }
 
     fn bury_conflict(&self, op: &Operation, why: &str) -> Result<(), JournalError> {
         log::error!("{}: {} of {}: conflict: {why}; the edit is kept", op.op, op.kind.as_str(), op.path);
         let (id, why) = (op.op.clone(), why.to_owned());
-        self.journal.write(move |tx| tx.bury(&id, Some(409), "conflict", &why))
+        self.journal.write(move |tx| tx.bury(&id, Some(409), "conflict", &why))?;
+        self.contents.buried(op)
     }
 
     /// The disk of the state directory is full or failing: nothing was sent, nothing is lost, and it is tried again.

@@ -283,7 +283,7 @@ mod listings {
             {"path": "/sp ace", "type": "file", "revision": "rev_20", "size": 1}]});
         let server = Canned::new([Say::json(200, &body.to_string())]);
         let page = remote(&server).tree(&RemotePath::root(), Depth::All, None).unwrap();
-        assert_eq!(server.request().line, "GET /v1/workspaces/ws_demo/fs/tree?path=/&depth=4096 HTTP/1.1");
+        assert_eq!(server.request().line, "GET /v1/workspaces/ws_demo/fs/tree?path=/&depth=100 HTTP/1.1");
         let shown: Vec<_> = page.files.iter().map(|f| (f.path.as_str(), f.revision.as_str(), f.stored_size)).collect();
         assert_eq!(shown, [("/dir/a.txt", "rev_4", 4), ("/dir/noct.txt", "rev_6", 0), ("/sp ace", "rev_20", 1)]);
         assert_eq!(page.files[0].hash, ContentHash::from_hex(hash));
@@ -358,19 +358,26 @@ mod listings {
         assert_eq!(page.events[0].path, Some(path("/dir/a.txt")));
         assert_eq!((page.events[0].correlation_id.as_str(), page.events[0].at_ms), ("corr-1", Some(1_795_233_764_984)));
         assert_eq!((&page.events[1].path, &page.events[1].revision), (&None, &None));
+        assert_eq!(page.events[1].hidden, Some(("/x/../y".into(), crate::path::InvalidPath::DotSegment)));
         assert_eq!(page.next_cursor.as_deref(), Some("evt_7"));
     }
 
     #[test]
-    fn the_newest_event_is_the_first_of_the_reverse() {
+    fn the_newest_mark_is_the_head_of_the_reverse() {
+        let (newest, before) = (r#"{"eventId":"evt_31","path":"/b"}"#, r#"{"eventId":"evt_30","path":"/a"}"#);
         let server = Canned::new([
-            Say::json(200, r#"{"events":[{"eventId":"evt_31","type":"file.created","path":"/b"}],"nextCursor":"evt_31"}"#),
+            Say::json(200, &format!(r#"{{"events":[{newest},{before}],"nextCursor":"evt_30"}}"#)),
+            Say::json(200, &format!(r#"{{"events":[{newest}],"nextCursor":null}}"#)),
             Say::json(200, r#"{"events":[],"nextCursor":null}"#),
         ]);
         let client = remote(&server);
-        assert_eq!(client.newest_event().unwrap().as_deref(), Some("evt_31"));
-        assert_eq!(server.request().line, "GET /v1/workspaces/ws_demo/fs/events?direction=desc&limit=1 HTTP/1.1");
-        assert_eq!(client.newest_event().unwrap(), None);
+        let mark = client.newest_mark().unwrap();
+        assert_eq!(server.request().line, "GET /v1/workspaces/ws_demo/fs/events?direction=desc&limit=2 HTTP/1.1");
+        assert!(mark.last.is_some_and(|last| last.contains("evt_31") && last.contains("/b")));
+        assert_eq!(mark.before.as_deref(), Some("evt_30"));
+        let mark = client.newest_mark().unwrap();
+        assert!(mark.last.is_some() && mark.before.is_none());
+        assert_eq!(client.newest_mark().unwrap(), FeedMark::default());
     }
 
     #[test]
@@ -401,7 +408,7 @@ mod listings {
         let targets: Vec<String> = server.requests().iter().map(|r| r.query()).collect();
         assert_eq!(
             targets,
-            ["path=/m/n&depth=4096", "path=/m/n/a", "path=/m/n/s/b", "format=json&path=/m/n/s", "limit=1000&direction=asc"]
+            ["path=/m/n&depth=100", "path=/m/n/a", "path=/m/n/s/b", "format=json&path=/m/n/s", "limit=1000&direction=asc"]
         );
     }
 }
