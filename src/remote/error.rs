@@ -75,8 +75,12 @@ pub enum Outcome {
     Permanent,
 }
 
-/// The one place that decides. A 404 answers a write whose file vanished meanwhile, which is a conflict; a body that makes no
-/// sense says nothing about whether the write was applied, so it is asked again.
+/// The one place that decides what a failed write means.
+///
+/// - A 404 answers a write whose file vanished meanwhile: a conflict.
+/// - A response that makes no sense ([`ErrorKind::Corrupt`]) says nothing about whether the write was applied: it is asked
+///   about and then repeated, within the attempt budget. A portal or a redirect in the way is often gone by then.
+/// - A full remote (507) may be emptied: transient.
 pub fn classify(kind: ErrorKind) -> Outcome {
     match kind {
         ErrorKind::Unreachable => Outcome::Unreachable,
@@ -109,25 +113,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_its_outcome() {
-        for (status, outcome) in [
-            (400, Outcome::Permanent),
-            (401, Outcome::Unauthorized),
-            (403, Outcome::Permanent),
-            (404, Outcome::Conflict),
-            (408, Outcome::Transient),
-            (409, Outcome::Conflict),
-            (412, Outcome::Conflict),
-            (413, Outcome::Permanent),
-            (422, Outcome::Permanent),
-            (425, Outcome::Transient),
-            (429, Outcome::Transient),
-            (500, Outcome::Transient),
-            (503, Outcome::Transient),
-            (507, Outcome::Transient),
+    fn every_status_has_its_kind_and_its_outcome() {
+        use ErrorKind as K;
+        for (status, kind, outcome) in [
+            (302, K::Corrupt, Outcome::Transient),
+            (400, K::Rejected, Outcome::Permanent),
+            (401, K::Unauthorized, Outcome::Unauthorized),
+            (403, K::Forbidden, Outcome::Permanent),
+            (404, K::NotFound, Outcome::Conflict),
+            (405, K::Rejected, Outcome::Permanent),
+            (408, K::Transient, Outcome::Transient),
+            (409, K::Conflict, Outcome::Conflict),
+            (410, K::Rejected, Outcome::Permanent),
+            (412, K::Conflict, Outcome::Conflict),
+            (413, K::TooLarge, Outcome::Permanent),
+            (422, K::Rejected, Outcome::Permanent),
+            (425, K::Transient, Outcome::Transient),
+            (429, K::Transient, Outcome::Transient),
+            (499, K::Rejected, Outcome::Permanent),
+            (500, K::Transient, Outcome::Transient),
+            (503, K::Transient, Outcome::Transient),
+            (507, K::NoSpace, Outcome::Transient),
+            (599, K::Transient, Outcome::Transient),
+            (999, K::Corrupt, Outcome::Transient),
         ] {
-            assert_eq!(classify(ErrorKind::of_status(status)), outcome, "{status}");
+            assert_eq!(ErrorKind::of_status(status), kind, "{status}");
+            assert_eq!(classify(kind), outcome, "{status}");
         }
-        assert_eq!(classify(ErrorKind::Unreachable), Outcome::Unreachable);
+        assert_eq!(classify(K::Unreachable), Outcome::Unreachable);
+    }
+
+    #[test]
+    fn an_error_reads_like_a_sentence() {
+        let mut e = RemoteError {
+            kind: ErrorKind::Conflict,
+            method: "PUT",
+            path: "/a/b".into(),
+            status: Some(409),
+            code: "revision_conflict".into(),
+            message: "revision conflict".into(),
+            body: String::new(),
+            current_revision: None,
+            retry_after: None,
+        };
+        assert_eq!(e.to_string(), "PUT /a/b: revision conflict (status 409, code revision_conflict)");
+        e.status = None;
+        e.message = "Connection refused (os error 111)".into();
+        assert_eq!(e.to_string(), "PUT /a/b: Connection refused (os error 111)");
     }
 }

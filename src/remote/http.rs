@@ -1,44 +1,55 @@
-//! The HTTP implementation of [`Remote`].
+//! The HTTP implementation of [`Remote`]: where requests are made and bounded.
+//!
+//! Each call is one request; only a 401 is answered by one more, when the source of the token has another one. The deadline of
+//! a call covers all of it. Nothing is repeated here: that is the queue's decision, which knows what a repeat would mean.
 
 use std::io::Read;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::blocking::{Client, ClientBuilder, RequestBuilder, Response};
 use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 
-use super::token::TokenSource;
-use super::wire::{AcceptedBody, ErrorBody, EventsBody, FileBody, PutBody, TreeBody, below_root};
+use super::reply::{Call, ERROR_READ_MAX, Reply};
+use super::token::{Token, TokenError, TokenSource, Tokens};
+use super::wire::{AcceptedBody, EventsBody, FileBody, PutBody, TreeBody, below_root};
 use super::*;
 
-/// Bytes of an error body that are kept.
-const ERROR_BODY_MAX: usize = 1024;
 /// Entries asked for in one page.
 const PAGE: usize = 1000;
+/// A request body of this many bytes may be over the remote's limit: 1 MiB of JSON is the usual one.
+const LARGE_BODY: usize = 512 * 1024;
+/// Longest deadline; a longer one could not be added to a clock.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest name of a workspace, in bytes.
+const WORKSPACE_MAX: usize = 128;
 
-/// Everything but the unreserved characters of RFC 3986 §2.3.
-const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Everything but the unreserved characters of RFC 3986 §2.3, and the slash, which a query may hold as it is (§3.4).
+const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// `http://` or `https://`, without credentials.
+    /// `http://` or `https://`, without credentials, query and fragment. May have a path.
     pub base_url: String,
     pub workspace: String,
     /// What the paths of [`Remote`] are relative to.
     pub remote_root: RemotePath,
     pub token: TokenSource,
-    /// For a whole request: connect, send, receive.
+    /// For a whole call: connect, send, receive.
     pub timeout: Duration,
     pub connect_timeout: Duration,
-    /// Bytes of a response body.
+    /// For a whole write, until the remote has accepted it; `None`: as `timeout`.
+    pub accept_timeout: Option<Duration>,
+    /// Bytes of a response body. A file whose JSON is longer cannot be read.
     pub max_body: u64,
+    /// The same for an export, which holds many files.
+    pub max_export_body: u64,
 }
 
 impl HttpConfig {
-    /// A deadline of 30 s and bodies up to 256 MiB.
+    /// A deadline of 30 s, 10 s of it to connect; bodies up to 64 MiB, exports up to 256 MiB.
     pub fn new(base_url: &str, workspace: &str, remote_root: RemotePath, token: TokenSource) -> HttpConfig {
         HttpConfig {
             base_url: base_url.into(),
@@ -47,13 +58,15 @@ impl HttpConfig {
             token,
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
-            max_body: 256 * 1024 * 1024,
+            accept_timeout: None,
+            max_body: 64 * 1024 * 1024,
+            max_export_body: 256 * 1024 * 1024,
         }
     }
 }
 
-/// Why no client can be made.
-#[derive(Debug, thiserror::Error)]
+/// Why no client can be made. Never shows the URL, which might hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpConfigError {
     #[error("it is no URL: {0}")]
     NotAUrl(String),
@@ -61,8 +74,12 @@ pub enum HttpConfigError {
     Scheme(String),
     #[error("a user or password in the URL would end up in logs")]
     Credentials,
-    #[error("{0:?} cannot be a workspace: letters, digits, '-', '_' and '.' only, at most 128")]
+    #[error("the base URL cannot have a query or a fragment")]
+    Query,
+    #[error("{0:?} cannot be a workspace: letters, digits, '-', '_' and '.' only, at most 128, and not only dots")]
     Workspace(String),
+    #[error(transparent)]
+    Token(TokenError),
     #[error("the HTTP client cannot start: {0}")]
     Client(String),
 }
@@ -70,14 +87,15 @@ pub enum HttpConfigError {
 /// A workspace at a relayfile server.
 pub struct HttpRemote {
     client: Client,
+    /// `…/v1/workspaces/<name>`
     base: String,
     health: String,
     config: HttpConfig,
-    /// The token of the last request.
-    token: Mutex<Option<String>>,
+    tokens: Tokens,
 }
 
 impl HttpRemote {
+    /// Checks the configuration; nothing is sent. A token file need not exist yet.
     pub fn new(config: HttpConfig) -> Result<HttpRemote, HttpConfigError> {
         let url = Url::parse(&config.base_url).map_err(|e| HttpConfigError::NotAUrl(e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -86,30 +104,24 @@ impl HttpRemote {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(HttpConfigError::Credentials);
         }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(HttpConfigError::Query);
+        }
         let name = &config.workspace;
-        let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.len() > 128 || !name.chars().all(valid) {
-            return Err(HttpConfigError::Workspace(name.clone()));
+        let valid = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        // A segment of dots would be resolved away (RFC 3986 §5.2.4).
+        if name.len() > WORKSPACE_MAX || !name.bytes().all(valid) || name.bytes().all(|b| b == b'.') {
+            return Err(HttpConfigError::Workspace(name.chars().take(WORKSPACE_MAX).collect()));
         }
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-        let mut builder = Client::builder()
-            .timeout(config.timeout)
-            .connect_timeout(config.connect_timeout.min(config.timeout))
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_idle_timeout(Duration::from_secs(60))
-            .tcp_nodelay(true)
-            .user_agent(concat!("relayfile-mount/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&url) {
-            builder = builder.no_proxy();
+        if let TokenSource::Literal(_) = config.token {
+            config.token.read().map_err(HttpConfigError::Token)?;
         }
-        let client = builder.build().map_err(|e| HttpConfigError::Client(e.without_url().to_string()))?;
-        let root = config.base_url.trim_end_matches('/');
+        let root = url.as_str().trim_end_matches('/');
         Ok(HttpRemote {
             base: format!("{root}/v1/workspaces/{name}"),
             health: format!("{root}/health"),
-            client,
-            token: Mutex::new(None),
+            client: client(&url, &config).map_err(|e| HttpConfigError::Client(e.without_url().to_string()))?,
+            tokens: Tokens::new(config.token.clone()),
             config,
         })
     }
@@ -134,185 +146,204 @@ impl HttpRemote {
         url
     }
 
-    fn token(&self, call: &Call<'_>) -> Result<String, RemoteError> {
-        // Read each time: the file is small, and a renewed token must not wait for the old one to be refused.
-        match self.config.token.read() {
-            Ok(token) => {
-                *self.token.lock() = Some(token.clone());
-                Ok(token)
-            }
-            Err(why) => match self.token.lock().clone() {
-                Some(last) => {
-                    log::warn!("{why}; the last token is used");
-                    Ok(last)
-                }
-                None => Err(call.error(ErrorKind::Unauthorized, None, "unauthorized", why)),
-            },
+    fn call<'a>(&self, method: Method, path: &'a str, url: String, op: Option<&OpId>) -> Call<'a> {
+        Call {
+            method,
+            path,
+            url,
+            correlation: op.map_or_else(|| format!("rfm-{}", ulid::Ulid::new()), ToString::to_string),
+            timeout: op.and(self.config.accept_timeout).unwrap_or(self.config.timeout).min(TIMEOUT_MAX),
+            max_body: self.config.max_body,
         }
     }
 
-    /// Sends, once more with another token when the first was refused and the source has a new one.
-    fn send(&self, call: &Call<'_>, build: impl Fn(RequestBuilder) -> RequestBuilder) -> Result<Response, RemoteError> {
-        let mut token = self.token(call)?;
-        loop {
-            let started = Instant::now();
-            let request = self
-                .client
-                .request(call.method.clone(), &call.url)
-                .bearer_auth(&token)
-                .header("X-Correlation-Id", call.correlation.as_str());
-            let response = build(request).send().map_err(|e| call.transport(e))?;
-            let status = response.status().as_u16();
-            log::debug!("{} {} {status} in {} ms", call.method, call.path, started.elapsed().as_millis());
-            if response.status().is_success() {
-                return Ok(response);
+    /// A successful reply, or the error. After a 401 the request is sent once more if there is another token by then.
+    fn send(&self, call: &Call<'_>, build: impl Fn(RequestBuilder) -> RequestBuilder) -> Result<Reply, RemoteError> {
+        let deadline = Instant::now() + call.timeout;
+        let token = |fresh| {
+            let none = |why: TokenError| call.error(ErrorKind::Unauthorized, None, "unauthorized", why.to_string());
+            self.tokens.current(fresh).map_err(none)
+        };
+        let first = token(false)?;
+        let mut reply = self.exchange(call, Some(&first), deadline, &build)?;
+        if reply.status == 401 {
+            let second = token(true)?;
+            if second != first {
+                reply = self.exchange(call, Some(&second), deadline, &build)?;
             }
-            if status == 401 {
-                let again = self.token(call)?;
-                if again != token {
-                    token = again;
-                    continue;
-                }
-            }
-            return Err(self.refusal(call, response));
         }
+        if reply.status.is_success() { Ok(reply) } else { Err(reply.refusal(call)) }
     }
 
-    fn refusal(&self, call: &Call<'_>, response: Response) -> RemoteError {
-        let status = response.status().as_u16();
-        let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(retry_after);
-        let mut raw = Vec::new();
-        // What cannot be read of an error body is no second error.
-        let _ = response.take(ERROR_BODY_MAX as u64 * 64).read_to_end(&mut raw);
-        let parsed: ErrorBody = serde_json::from_slice(&raw).unwrap_or_default();
-        let mut body = String::from_utf8_lossy(&raw).into_owned();
-        let cut = (0..=ERROR_BODY_MAX.min(body.len())).rev().find(|i| body.is_char_boundary(*i)).unwrap_or(0);
-        body.truncate(cut);
-        let message = parsed.message.unwrap_or_else(|| match body.trim() {
-            "" => format!("the remote answered {status} without a word"),
-            text => text.chars().take(200).collect(),
-        });
-        RemoteError {
-            current_revision: parsed.current_revision.map(|r| Revision::new(&r)),
-            retry_after,
-            body,
-            ..call.error(ErrorKind::of_status(status), Some(status), parsed.code.as_deref().unwrap_or("unknown"), message)
+    /// One request and its whole response, whatever its status.
+    fn exchange(
+        &self,
+        call: &Call<'_>,
+        token: Option<&Token>,
+        deadline: Instant,
+        build: &impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Reply, RemoteError> {
+        let started = Instant::now();
+        let left = deadline.saturating_duration_since(started);
+        if left.is_zero() {
+            return Err(call.too_late());
         }
-    }
-
-    fn json<T: DeserializeOwned>(&self, call: &Call<'_>, response: Response) -> Result<T, RemoteError> {
-        let status = response.status().as_u16();
-        let mut raw = Vec::new();
-        response
-            .take(self.config.max_body + 1)
-            .read_to_end(&mut raw)
-            .map_err(|e| call.error(ErrorKind::Unreachable, None, "unreachable", format!("the response broke off: {e}")))?;
-        if raw.len() as u64 > self.config.max_body {
-            let message = format!("the response is longer than {} bytes", self.config.max_body);
-            return Err(call.error(ErrorKind::Corrupt, Some(status), "bad_response", message));
+        // The timeout is set on the request: the client's own would be granted again to each read of the body.
+        let mut request = self.client.request(call.method.clone(), &call.url).timeout(left);
+        request = request.header("X-Correlation-Id", call.correlation.as_str());
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose());
         }
-        serde_json::from_slice(&raw).map_err(|e| {
-            call.error(ErrorKind::Corrupt, Some(status), "bad_response", format!("the response makes no sense: {e}"))
-        })
+        let result = build(request).send().map_err(|e| call.transport(e)).and_then(|r| read(call, r, token));
+        // Up to the query: the path stands beside it, readable.
+        let route = call.url.split('?').next().unwrap_or_default().trim_start_matches(self.base.as_str());
+        let took = started.elapsed().as_millis();
+        match &result {
+            Ok(r) => log::debug!("{} {route} {:?}: {} in {took} ms", call.method, call.path, r.status.as_u16()),
+            Err(e) => log::debug!("{} {route} {:?}: {} in {took} ms: {}", call.method, call.path, e.code, e.message),
+        }
+        result
     }
 
     fn get_json<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, RemoteError> {
-        let response = self.send(call, |r| r)?;
-        self.json(call, response)
+        self.send(call, |r| r)?.json(call)
     }
 
-    fn accepted(&self, call: &Call<'_>, response: Response) -> Result<Accepted, RemoteError> {
-        let body: AcceptedBody = self.json(call, response)?;
+    /// `GET /health` within `timeout`.
+    fn probe(&self, timeout: Duration) -> Result<(), RemoteError> {
+        let call = Call { timeout, ..self.call(Method::GET, "/health", self.health.clone(), None) };
+        let reply = self.exchange(&call, None, Instant::now() + timeout, &|r| r)?;
+        if !reply.status.is_success() {
+            return Err(reply.refusal(&call));
+        }
+        match reply.header("content-type") {
+            // The sign-in page of some network, with the status of a success.
+            Some(kind) if kind.starts_with("text/html") => Err(reply.corrupt(&call, "a web page answered".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A server that refuses a long body closes without reading on, and the reset can overtake its 413 (RFC 9112 §9.6). Taken
+    /// for an unreachable remote, such a write would be repeated for ever and hold up all others. If the remote turns out to be
+    /// there, it is a failed attempt like any other.
+    fn unheard(&self, mut e: RemoteError, bytes: usize, timeout: Duration) -> RemoteError {
+        let broke = e.kind == ErrorKind::Unreachable && e.code == "unreachable";
+        if broke && bytes >= LARGE_BODY && self.probe(timeout).is_ok() {
+            e.kind = ErrorKind::Transient;
+            e.message = format!("the connection broke under a body of {bytes} bytes: over the remote's limit? ({})", e.message);
+        }
+        e
+    }
+
+    fn accepted(&self, call: &Call<'_>, reply: Reply) -> Result<Accepted, RemoteError> {
+        if reply.status == 204 {
+            return Ok(Accepted { remote_op: None, revision: None, repeated: false });
+        }
+        let body: AcceptedBody = reply.json(call)?;
         Ok(Accepted {
-            repeated: body.status.as_deref() == Some("already_applied"),
+            repeated: [&body.status, &body.code].into_iter().any(|s| s.as_deref() == Some("already_applied")),
             remote_op: body.op_id,
-            revision: body.target_revision.or(body.revision).map(|r| Revision::new(&r)),
+            revision: body.target_revision.or(body.revision).filter(|r| !r.is_empty()).map(|r| Revision::new(&r)),
         })
     }
-
-    fn call<'a>(&self, method: Method, path: &'a str, url: String, op: Option<&OpId>) -> Call<'a> {
-        let correlation = op.map_or_else(|| format!("rfm-{}", ulid::Ulid::new()), ToString::to_string);
-        Call { method, path, url, correlation }
-    }
 }
 
-/// One request, with what its errors need.
-struct Call<'a> {
-    method: Method,
-    path: &'a str,
-    url: String,
-    correlation: String,
-}
-
-impl Call<'_> {
-    fn error(&self, kind: ErrorKind, status: Option<u16>, code: &str, message: String) -> RemoteError {
-        RemoteError {
-            kind,
-            method: match self.method {
-                Method::PUT => "PUT",
-                Method::DELETE => "DELETE",
-                Method::POST => "POST",
-                _ => "GET",
-            },
-            path: self.path.to_owned(),
-            status,
-            code: code.to_owned(),
-            message,
-            body: String::new(),
-            current_revision: None,
-            retry_after: None,
-        }
-    }
-
-    fn transport(&self, e: reqwest::Error) -> RemoteError {
-        let code = if e.is_timeout() { "timeout" } else { "unreachable" };
-        // The innermost cause says what happened ("Connection refused"); the outer ones only that something did.
-        let e = e.without_url();
-        let mut cause: &dyn std::error::Error = &e;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        let message = if e.is_timeout() { format!("no answer in time ({cause})") } else { cause.to_string() };
-        self.error(ErrorKind::Unreachable, None, code, message)
+fn client(url: &Url, config: &HttpConfig) -> reqwest::Result<Client> {
+    // reqwest is built without a provider of its own; an earlier choice of the process stands.
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let builder = || {
+        let builder = Client::builder()
+            .timeout(config.timeout)
+            .connect_timeout(config.connect_timeout.min(config.timeout))
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_idle_timeout(Duration::from_secs(50)) // common load balancers close at 60 s
+            .pool_max_idle_per_host(32)
+            .tcp_nodelay(true)
+            .user_agent(concat!("relayfile-mount/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(url) { builder.no_proxy() } else { builder }
+    };
+    // Plain HTTP needs no roots, and a container without any must still reach it. (A proxy may be https.)
+    let rootless = |b: ClientBuilder| b.tls_certs_only([]).build();
+    match url.scheme() {
+        "https" => builder().build(),
+        _ if is_loopback(url) => rootless(builder()),
+        _ => builder().build().or_else(|_| rootless(builder())),
     }
 }
 
 fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).trim_end_matches('.');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
-fn retry_after(value: &str) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
+/// Reads a response to its end: a success within its bound, an error as far as it is of use.
+fn read(call: &Call<'_>, mut response: Response, token: Option<&Token>) -> Result<Reply, RemoteError> {
+    let length = response.content_length().unwrap_or(0);
+    let headers = std::mem::take(response.headers_mut());
+    let mut reply = Reply { status: response.status(), headers, body: Vec::new(), token: token.cloned() };
+    if !reply.status.is_success() {
+        // What cannot be read of an error body is no second error: the status is known.
+        let _ = response.take(ERROR_READ_MAX).read_to_end(&mut reply.body);
+        return Ok(reply);
     }
-    let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-    let wait = at.as_millisecond() - jiff::Timestamp::now().as_millisecond();
-    Some(Duration::from_millis(wait.max(0) as u64))
+    let too_long = |reply: &Reply| reply.corrupt(call, format!("the response is longer than {} bytes", call.max_body));
+    if length > call.max_body {
+        return Err(too_long(&reply));
+    }
+    // We ask for no compression and undo none: a small body must not unfold into a large one.
+    if let Some(coding) = reply.header("content-encoding").filter(|c| !c.eq_ignore_ascii_case("identity")) {
+        return Err(reply.corrupt(call, format!("the response is encoded as {coding}, which was not asked for")));
+    }
+    reply.body.reserve_exact(length.min(call.max_body) as usize + 1);
+    response.take(call.max_body.saturating_add(1)).read_to_end(&mut reply.body).map_err(|e| call.broken_off(e))?;
+    if reply.body.len() as u64 > call.max_body {
+        return Err(too_long(&reply));
+    }
+    Ok(reply)
+}
+
+/// The revision as an `If-Match`, if that would mean this revision and nothing else. Servers take off quotes and `W/`, and
+/// then `*` is "whatever is there" and `0` is "nothing": a remote that named a revision so could make us overwrite.
+fn if_match<'r>(call: &Call<'_>, revision: &'r Revision) -> Result<&'r str, RemoteError> {
+    let name = revision.as_str();
+    let bare = name.strip_prefix("W/").unwrap_or(name).trim_matches('"');
+    if !matches!(bare, "" | "*" | "0") && name.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(name);
+    }
+    let message = format!("the remote named a revision {name:?}, which cannot be a precondition");
+    Err(call.error(ErrorKind::Rejected, None, "bad_response", message))
+}
+
+/// Whether a listing goes on from `next` after `cursor`. A cursor that is a path must grow, as the pages are sorted by it; of
+/// another one only standing still can be seen.
+fn advances(cursor: &str, next: &str) -> bool {
+    if cursor.starts_with('/') && next.starts_with('/') { next > cursor } else { next != cursor }
 }
 
 impl Remote for HttpRemote {
     fn health(&self) -> Result<(), RemoteError> {
-        let call = self.call(Method::GET, "/health", self.health.clone(), None);
-        let response = self.client.get(&call.url).send().map_err(|e| call.transport(e))?;
-        if response.status().is_success() { Ok(()) } else { Err(self.refusal(&call, response)) }
+        self.probe(self.config.timeout.min(TIMEOUT_MAX))
     }
 
     fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
         let wire = self.wire(dir);
-        let depth = match depth {
+        let levels = match depth {
             Depth::Children => 1,
             Depth::All => TREE_DEPTH,
         }
         .to_string();
-        let mut query = vec![("path", wire.as_str()), ("depth", depth.as_str())];
+        let mut query = vec![("path", wire.as_str()), ("depth", levels.as_str())];
         query.extend(cursor.map(|c| ("cursor", c)));
         let call = self.call(Method::GET, dir.as_str(), self.url("/fs/tree", &query), None);
         let body: TreeBody = self.get_json(&call)?;
-        let page = body.into_page(&self.config.remote_root);
-        if page.next_cursor.is_some() && page.next_cursor.as_deref() == cursor {
-            let message = format!("the listing of {dir} does not advance behind {:?}", cursor.unwrap_or_default());
+        let page = body.into_page(&self.config.remote_root, dir, depth);
+        if let (Some(cursor), Some(next)) = (cursor, &page.next_cursor)
+            && !advances(cursor, next)
+        {
+            let message = format!("the listing of {dir} does not advance behind {cursor:?}");
             return Err(call.error(ErrorKind::Corrupt, Some(200), "bad_response", message));
         }
         Ok(page)
@@ -321,21 +352,27 @@ impl Remote for HttpRemote {
     fn get(&self, path: &RemotePath) -> Result<RemoteFile, RemoteError> {
         let url = self.url("/fs/file", &[("path", &self.wire(path))]);
         let call = self.call(Method::GET, path.as_str(), url, None);
-        let body: FileBody = self.get_json(&call)?;
-        body.into_file(path.clone()).map_err(|why| call.error(ErrorKind::Corrupt, Some(200), "bad_response", why))
+        let reply = self.send(&call, |r| r)?;
+        let body: FileBody = reply.json(&call)?;
+        body.into_file(path.clone()).map_err(|why| reply.corrupt(&call, why))
     }
 
+    /// Entries that cannot be shown or are broken are left out, the latter with a warning: which files there are is what
+    /// [`Remote::tree`] says, and [`Remote::get`] of a broken one says what is wrong.
     fn export(&self, dir: &RemotePath) -> Result<Vec<RemoteFile>, RemoteError> {
         let url = self.url("/fs/export", &[("format", "json"), ("path", &self.wire(dir))]);
-        let call = self.call(Method::GET, dir.as_str(), url, None);
+        let call = Call { max_body: self.config.max_export_body, ..self.call(Method::GET, dir.as_str(), url, None) };
         let bodies: Vec<FileBody> = self.get_json(&call)?;
         let mut files = Vec::with_capacity(bodies.len());
         for body in bodies {
             let wire = body.path.clone().unwrap_or_default();
             let Ok(Some(path)) = below_root(&self.config.remote_root, &wire) else { continue };
+            if path.below(dir).is_none() {
+                continue;
+            }
             match body.into_file(path) {
                 Ok(file) => files.push(file),
-                Err(why) => log::warn!("{wire} of an export is left out: {why}"),
+                Err(why) => log::warn!("{wire:?} of an export is left out: {why}"),
             }
         }
         Ok(files)
@@ -353,18 +390,22 @@ impl Remote for HttpRemote {
         let call = self.call(Method::PUT, path.as_str(), url, Some(op));
         let if_match = match precondition {
             Precondition::Absent => "0",
-            Precondition::Revision(r) => r.as_str(),
+            Precondition::Revision(r) => if_match(&call, r)?,
         };
         let body = PutBody::new(bytes, content_type);
-        let response = self.send(&call, |r| r.header("If-Match", if_match).json(&body))?;
-        self.accepted(&call, response)
+        let started = Instant::now();
+        let reply = self
+            .send(&call, |r| r.header("If-Match", if_match).json(&body))
+            .map_err(|e| self.unheard(e, bytes.len(), call.timeout.saturating_sub(started.elapsed())))?;
+        self.accepted(&call, reply)
     }
 
     fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {
         let url = self.url("/fs/file", &[("path", &self.wire(path))]);
         let call = self.call(Method::DELETE, path.as_str(), url, Some(op));
-        let response = self.send(&call, |r| r.header("If-Match", revision.as_str()))?;
-        self.accepted(&call, response)
+        let if_match = if_match(&call, revision)?;
+        let reply = self.send(&call, |r| r.header("If-Match", if_match))?;
+        self.accepted(&call, reply)
     }
 
     fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError> {
@@ -373,7 +414,12 @@ impl Remote for HttpRemote {
         query.extend(cursor.map(|c| ("cursor", c)));
         let call = self.call(Method::GET, "/fs/events", self.url("/fs/events", &query), None);
         let body: EventsBody = self.get_json(&call)?;
-        Ok(body.into_page(&self.config.remote_root))
+        let page = body.into_page(&self.config.remote_root);
+        if page.next_cursor.is_some() && page.next_cursor.as_deref() == cursor {
+            let message = format!("the events do not advance behind {:?}", cursor.unwrap_or_default());
+            return Err(call.error(ErrorKind::Corrupt, Some(200), "bad_response", message));
+        }
+        Ok(page)
     }
 
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
@@ -386,51 +432,4 @@ impl Remote for HttpRemote {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(url: &str) -> HttpConfig {
-        HttpConfig::new(url, "ws", RemotePath::root(), TokenSource::Literal("secret-token".into()))
-    }
-
-    #[test]
-    fn a_url_that_cannot_be_used_is_refused_with_its_reason() {
-        for bad in ["", "nonsense", "ftp://x", "file:///etc", "http://user:pw@host"] {
-            assert!(HttpRemote::new(config(bad)).is_err(), "{bad}");
-        }
-        assert!(HttpRemote::new(HttpConfig { workspace: "../x".into(), ..config("http://127.0.0.1:1") }).is_err());
-    }
-
-    #[test]
-    fn nobody_there_is_unreachable_and_no_error_shows_the_token() {
-        let remote = HttpRemote::new(config("http://127.0.0.1:1")).unwrap();
-        let e = remote.get(&"/a b?".parse().unwrap()).unwrap_err();
-        assert_eq!((e.kind, e.status), (ErrorKind::Unreachable, None));
-        assert!(!format!("{e} {e:?}").contains("secret-token"));
-    }
-
-    #[test]
-    fn a_server_that_never_answers_costs_no_more_than_the_deadline() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", silent.local_addr().unwrap());
-        let remote = HttpRemote::new(HttpConfig { timeout: Duration::from_millis(200), ..config(&url) }).unwrap();
-        let started = Instant::now();
-        let e = remote.get(&"/x".parse().unwrap()).unwrap_err();
-        assert_eq!((e.kind, e.code.as_str()), (ErrorKind::Unreachable, "timeout"));
-        assert!(started.elapsed() < Duration::from_secs(5));
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon"), None);
-    }
-
-    #[test]
-    fn every_character_of_a_path_survives_the_query() {
-        let remote = HttpRemote::new(config("http://h/")).unwrap();
-        let url = remote.url("/fs/file", &[("path", "/a b/ü+%#&?=.md")]);
-        assert_eq!(url, "http://h/v1/workspaces/ws/fs/file?path=%2Fa%20b%2F%C3%BC%2B%25%23%26%3F%3D.md");
-    }
-}
+mod tests;

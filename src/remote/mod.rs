@@ -4,16 +4,19 @@
 //! or a status code; nothing inside it knows an inode, the journal or FUSE. Every call blocks its thread for at most the
 //! deadline that the implementation was built with, and is therefore made from workers only, never from a FUSE handler.
 
+#[cfg(test)]
+mod canned;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod http;
+mod reply;
 mod token;
 mod wire;
 
 pub use error::{ErrorKind, Outcome, RemoteError, classify};
 pub use http::{HttpConfig, HttpConfigError, HttpRemote};
-pub use token::TokenSource;
+pub use token::{Credentials, Token, TokenError, TokenSource};
 
 use crate::ids::{ContentHash, OpId, Revision};
 use crate::path::RemotePath;

@@ -1,10 +1,12 @@
 //! The JSON of the wire, and its translation. Unknown fields are ignored; what is missing is `None`.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{EventKind, EventPage, ListedFile, RemoteEvent, RemoteFile, TreePage};
+use super::{Depth, EventKind, EventPage, ListedFile, RemoteEvent, RemoteFile, TreePage};
 use crate::ids::{ContentHash, Revision};
 use crate::path::{InvalidPath, RemotePath};
 
@@ -48,6 +50,7 @@ fn escaped_len(text: &str) -> usize {
 pub(super) struct AcceptedBody {
     pub op_id: Option<String>,
     pub status: Option<String>,
+    pub code: Option<String>,
     pub target_revision: Option<String>,
     /// Of deployments that answer a repeat.
     pub revision: Option<String>,
@@ -71,12 +74,13 @@ impl FileBody {
     pub fn into_file(self, path: RemotePath) -> Result<RemoteFile, String> {
         let bytes = match self.encoding.as_deref() {
             None | Some("" | "utf-8" | "utf8" | "text") => self.content.into_bytes(),
-            Some("base64") => STANDARD.decode(self.content.as_bytes()).map_err(|e| format!("its base64 is broken: {e}"))?,
+            Some("base64") => decode(self.content).map_err(|e| format!("its base64 is broken: {e}"))?,
             Some(other) => return Err(format!("its encoding {other:?} is unknown")),
         };
         let hash = ContentHash::of(&bytes);
         if let Some(said) = self.content_hash.filter(|h| !h.is_empty()) {
-            let expected = ContentHash::from_hex(&said).ok_or_else(|| format!("its contentHash {said:?} is no SHA-256"))?;
+            let expected = ContentHash::from_hex(said.strip_prefix("sha256:").unwrap_or(&said))
+                .ok_or_else(|| format!("its contentHash {said:?} is no SHA-256"))?;
             if expected != hash {
                 return Err(format!("its bytes have the hash {hash}, but the remote says {expected}"));
             }
@@ -85,17 +89,39 @@ impl FileBody {
             path,
             revision: Revision::new(&self.revision),
             hash,
-            content_type: self.content_type.unwrap_or_else(|| "text/markdown".into()),
+            content_type: self.content_type.filter(|t| !t.is_empty()).unwrap_or_else(|| "text/markdown".into()),
             bytes,
             edited_at_ms: self.last_edited_at.as_deref().and_then(millis),
         })
     }
 }
 
+/// The remote keeps base64 as it was sent, and decodes as Go does: line breaks are skipped, spare bits of the end are ignored.
+fn decode(mut content: String) -> Result<Vec<u8>, base64::DecodeError> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    if content.contains(['\r', '\n']) {
+        content.retain(|c| !matches!(c, '\r' | '\n'));
+    }
+    LENIENT.decode(content)
+}
+
+/// An element of a list that is used if it is what it should be; another one costs itself, not the list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Perhaps<T> {
+    Is(T),
+    IsNot(IgnoredAny),
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TreeBody {
-    pub entries: Option<Vec<TreeEntry>>,
+    pub entries: Option<Vec<Perhaps<TreeEntry>>>,
     pub next_cursor: Option<String>,
 }
 
@@ -112,17 +138,28 @@ pub(super) struct TreeEntry {
 }
 
 impl TreeBody {
-    pub fn into_page(self, root: &RemotePath) -> TreePage {
+    /// What the page shows below `dir`, both as the mount names them. Entries of unknown types, and those that were not asked
+    /// for, are left out.
+    pub fn into_page(self, root: &RemotePath, dir: &RemotePath, depth: Depth) -> TreePage {
         let mut page = TreePage { next_cursor: self.next_cursor.filter(|c| !c.is_empty()), ..TreePage::default() };
         for e in self.entries.unwrap_or_default() {
+            let Perhaps::Is(e) = e else {
+                log::warn!("an entry of the listing of {dir} makes no sense and is left out");
+                continue;
+            };
             let path = match below_root(root, &e.path) {
                 Ok(Some(path)) => path,
                 Ok(None) => continue,
+                Err(_) if e.kind == "dir" && e.path == root.as_str() => continue,
                 Err(why) => {
                     page.hidden.push((e.path, why));
                     continue;
                 }
             };
+            match path.below(dir) {
+                Some(rest) if depth == Depth::All || !rest.contains('/') => {}
+                _ => continue,
+            }
             match (e.kind.as_str(), e.revision) {
                 ("dir", _) => page.dirs.push(path),
                 ("file", Some(revision)) => page.files.push(ListedFile {
@@ -150,7 +187,7 @@ pub(super) struct EventsBody {
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventBody {
     event_id: String,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default)]
     kind: String,
     path: Option<String>,
     revision: Option<String>,
@@ -191,25 +228,18 @@ impl EventBody {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ErrorBody {
-    pub code: Option<String>,
-    pub message: Option<String>,
-    pub current_revision: Option<String>,
-}
-
-/// The path as the mount names it, below the remote root. `None`: outside of it, or the root itself.
+/// The path as the mount names it, below the remote root. `None`: outside of it. The root itself cannot be shown as an entry
+/// of itself: a file of that name is hidden.
 pub(super) fn below_root(root: &RemotePath, wire: &str) -> Result<Option<RemotePath>, InvalidPath> {
     let path: RemotePath = wire.parse()?;
     match path.below(root) {
         Some(rest) => format!("/{rest}").parse().map(Some),
-        None if path.is_root() && root.is_root() => Err(InvalidPath::EmptySegment), // a file named "/"
+        None if path == *root => Err(InvalidPath::EmptySegment),
         None => Ok(None),
     }
 }
 
-fn millis(rfc3339: &str) -> Option<i64> {
+pub(super) fn millis(rfc3339: &str) -> Option<i64> {
     rfc3339.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond())
 }
 
