@@ -192,7 +192,10 @@ pub fn http_remote(config: &Config, base_url: &str, token: TokenSource) -> Resul
         ..HttpConfig::new(base_url, config.workspace(), config.remote_root.clone(), token)
     };
     HttpRemote::new(http)
-        .map_err(|e| Problem::new(Code::BaseUrlInvalid, format!("{base_url}: {e}"), "check --base-url and --workspace"))
+        // Without the URL: it may hold the password for which it is refused.
+        .map_err(|e| {
+            Problem::new(Code::BaseUrlInvalid, format!("the remote cannot be used: {e}"), "check --base-url and --workspace")
+        })
 }
 
 fn embedded(data_dir: &Path) -> Result<(Option<ServerHandle>, String, String), Problem> {

@@ -383,6 +383,14 @@ impl Tx<'_> {
         self.count_failure(counts)
     }
 
+    /// in flight → waiting, if it still is: its worker could not finish.
+    pub fn let_go(&self, op: &OpId, not_before: i64, code: &str) -> rusqlite::Result<()> {
+        self.db
+            .prepare_cached("UPDATE operation SET state = 3, not_before = ?2, last_code = ?3 WHERE op_id = ?1 AND state = 2")?
+            .execute(params![op, not_before, code])?;
+        Ok(())
+    }
+
     /// in flight → dead.
     pub fn bury(&self, op: &OpId, status: Option<u16>, code: &str, error: &str) -> rusqlite::Result<()> {
         self.db

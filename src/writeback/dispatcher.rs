@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_bias
 use parking_lot::{Condvar, Mutex};
 
 use crate::ids::OpId;
-use crate::journal::{Journal, JournalError, Tx, now_ms};
+use crate::journal::{Journal, JournalError, now_ms};
 use crate::remote::Remote;
 
 use super::Contents;
@@ -24,6 +24,8 @@ pub struct Settings {
     pub max_attempts: u32,
 }
 
+/// The wait after the journal could not take a transition, in milliseconds.
+const JOURNAL_RETRY_MS: i64 = 5_000;
 /// The wait after a panic of a worker, in milliseconds.
 const PANIC_RETRY_MS: i64 = 60_000;
 /// The longest the dispatcher sleeps without looking at the journal.
@@ -73,14 +75,13 @@ impl Writeback {
                     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run(&op)));
                     match run {
                         Ok(Ok(())) => {}
-                        Ok(Err(e)) => log::error!("{op}: its state could not be recorded: {e}"),
+                        Ok(Err(e)) => {
+                            log::error!("{op}: its state could not be recorded: {e}");
+                            worker.let_go(&op, JOURNAL_RETRY_MS, "journal");
+                        }
                         Err(_) => {
                             log::error!("{op}: the worker panicked; the operation is tried again");
-                            let (id, at) = (op.clone(), now_ms() + PANIC_RETRY_MS);
-                            let again = move |tx: &Tx<'_>| tx.retry_later(&id, at, true, None, "internal", "the worker panicked");
-                            if let Err(e) = worker.journal.write(again) {
-                                log::error!("{op}: its state could not be recorded: {e}");
-                            }
+                            worker.let_go(&op, PANIC_RETRY_MS, "internal");
                         }
                     }
                     *progress.0.lock() += 1;

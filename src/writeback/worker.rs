@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::ids::{ContentHash, OpId};
-use crate::journal::{Journal, JournalError, OpKind, Operation, Stamp, Version, now_ms};
+use crate::journal::{Durability, Journal, JournalError, OpKind, Operation, Stamp, Version, now_ms};
 use crate::remote::{Accepted, ErrorKind, Outcome, Precondition, Remote, RemoteError, classify};
 
 use super::circuit::{Circuit, CircuitState};
@@ -52,6 +52,14 @@ impl Worker {
             OpKind::Put => self.put(&op),
             OpKind::Delete => self.delete(&op),
         }
+    }
+
+    /// Whatever state an operation was left in by a failure here, it becomes due again. Not awaited: on a full disk the
+    /// change waits, behind those that failed, until there is room, and then the operation goes on.
+    pub fn let_go(&self, op: &OpId, wait_ms: i64, code: &'static str) {
+        let (id, at) = (op.clone(), now_ms() + wait_ms);
+        let _ = self.journal.submit(Durability::Process, move |tx| tx.let_go(&id, at, code));
+        self.circuit.probe_ends();
     }
 
     fn put(&self, op: &Operation) -> Result<(), JournalError> {
