@@ -144,7 +144,18 @@ impl Workspace {
         let commit = node.writers == 0;
         self.truncate_now(&mut tree, ino, size)?;
         drop(tree);
-        if commit { self.commit(ino, false) } else { Ok(()) }
+        if !commit {
+            return Ok(());
+        }
+        let done = self.commit(ino, false);
+        if let Some(n) = self.tree.write().get_mut(ino)
+            && n.opens == 0
+            && let Some(f) = n.file_mut()
+            && f.working.as_ref().is_some_and(|w| !w.has_uncommitted())
+        {
+            f.working = None; // nobody will release it
+        }
+        done
     }
 
     /// At most `size` bytes; fewer only at the end of the file.
@@ -263,6 +274,11 @@ impl Workspace {
             && f.working.as_ref().is_none_or(|w| !w.has_uncommitted())
         {
             f.working = None;
+        }
+        if h.writable {
+            for path in tree.paths(h.ino) {
+                tree.settle_note(&path);
+            }
         }
         if tree.drop_unreachable(h.ino) {
             self.store.remove_file(h.ino);

@@ -179,8 +179,13 @@ impl Workspace {
         }
     }
 
+    fn version_of(&self, ino: Ino) -> Option<Version> {
+        self.tree.read().get(ino).and_then(Node::file).and_then(|f| f.version.clone())
+    }
+
     fn materialise(&self, ino: Ino) -> FsResult<()> {
         let Some(path) = self.source_of(ino)? else { return Ok(()) };
+        let asked_for = self.version_of(ino);
         let file = match self.remote.get(&path) {
             Ok(file) => file,
             Err(e) if e.kind == ErrorKind::NotFound => {
@@ -194,11 +199,11 @@ impl Workspace {
                 return Err(e.into());
             }
         };
-        self.store_fetched(ino, &path, &file)
+        self.store_fetched(ino, &path, &file, asked_for.as_ref())
     }
 
     /// Makes fetched bytes the working file, unless somebody replaced the content while they were on their way.
-    fn store_fetched(&self, ino: Ino, source: &RemotePath, file: &RemoteFile) -> FsResult<()> {
+    fn store_fetched(&self, ino: Ino, source: &RemotePath, file: &RemoteFile, asked_for: Option<&Version>) -> FsResult<()> {
         let staged = self.store.stage(ino, &file.bytes)?;
         let mut tree = self.tree.write();
         let own_path = tree.paths(ino).contains(source);
@@ -211,8 +216,13 @@ impl Workspace {
             let _ = std::fs::remove_file(&staged);
             return Ok(()); // truncated or replaced meanwhile
         };
-        let stamp = self.store.publish(ino, &staged)?;
         let version = Version { revision: file.revision.clone(), hash: Some(file.hash) };
+        if f.version.as_ref() != asked_for && !f.version.as_ref().is_some_and(|v| v.same_as(&version)) {
+            // An event overtook the answer, which is older than what the view knows of by now: ask again.
+            let _ = std::fs::remove_file(&staged);
+            return Ok(());
+        }
+        let stamp = self.store.publish(ino, &staged)?;
         let newer = f.version.as_ref().is_none_or(|v| !v.same_as(&version));
         f.content = ContentState::Clean;
         f.version = Some(version.clone());

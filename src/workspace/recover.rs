@@ -88,7 +88,11 @@ impl Workspace {
                     }
                 }
             }
-            None if f.version.is_some() && clean => {
+            // The remote's bytes are the best there are; an empty file in their place would be uploaded over them.
+            None if f.version.is_some() => {
+                if !clean {
+                    log::error!("the working file of inode {ino} ({paths:?}) is missing from the state directory");
+                }
                 f.content = ContentState::Remote;
                 f.stamp = None;
                 batch.put_node(tree, ino);
@@ -99,6 +103,9 @@ impl Workspace {
                     f.stamp = super::files::stamp_of(&file).ok();
                     node.size = 0;
                     batch.put_node(tree, ino);
+                    for path in paths {
+                        batch.unflushed(tree, path, ino);
+                    }
                 }
             }
         }

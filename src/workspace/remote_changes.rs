@@ -163,22 +163,41 @@ impl Workspace {
 
     /// Asks the remote what it has at a path and follows it, unless there is local work.
     fn refresh(&self, path: &RemotePath) -> FsResult<()> {
-        match self.remote.get(path) {
-            Ok(file) => {
+        // What we write and get acknowledged while the answer is on its way is newer than the answer.
+        self.fresh.lock().0 += 1;
+        let result = self.refresh_guarded(path);
+        let mut fresh = self.fresh.lock();
+        fresh.0 -= 1;
+        if fresh.0 == 0 {
+            fresh.1.clear();
+        }
+        result
+    }
+
+    fn refresh_guarded(&self, path: &RemotePath) -> FsResult<()> {
+        let answer = match self.remote.get(path) {
+            Ok(file) => Some(file),
+            Err(e) if e.kind == ErrorKind::NotFound => None,
+            Err(e) => return Err(e.into()),
+        };
+        let mut tree = self.tree.write();
+        if self.fresh.lock().1.contains(path) {
+            return Ok(());
+        }
+        let (mut batch, mut news) = (Batch::default(), Vec::new());
+        batch.forget_note(path);
+        match answer {
+            Some(file) => {
                 let version = Version { revision: file.revision.clone(), hash: Some(file.hash) };
                 let size = Some(SizeHint::Exact(file.bytes.len() as u64));
-                let mut tree = self.tree.write();
-                let (mut batch, mut news) = (Batch::default(), Vec::new());
-                batch.forget_note(path);
                 self.apply_file(&mut tree, &mut batch, &mut news, &Seen { path, version, size, edited_at_ms: file.edited_at_ms });
-                let pending = self.submit(batch);
-                drop(tree);
-                news.into_iter().for_each(|n| self.notify(n));
-                self.finish(pending)
             }
-            Err(e) if e.kind == ErrorKind::NotFound => self.remote_deleted(path),
-            Err(e) => Err(e.into()),
+            None => self.apply_deletion(&mut tree, &mut batch, &mut news, path),
         }
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)
     }
 
     /// The remote no longer has a file.
@@ -229,7 +248,8 @@ impl Workspace {
             at = match child.and_then(|c| tree.get(c).map(|n| (c, n))) {
                 Some((c, n)) if n.kind == Kind::Dir => c,
                 Some((c, n)) => {
-                    let replaceable = n.file().is_some_and(|f| f.version.is_some() && f.content != ContentState::Dirty);
+                    let replaceable =
+                        n.writers == 0 && n.file().is_some_and(|f| f.version.is_some() && f.content != ContentState::Dirty);
                     if !replaceable {
                         self.hide(path.as_str(), &"a local file stands where the remote has a directory");
                         return None;

@@ -333,6 +333,33 @@ fn a_write_that_died_on_top_of_a_queued_save_is_not_sent_in_its_place() {
 }
 
 #[test]
+fn a_remote_change_under_an_open_writer_does_not_swallow_the_save() {
+    let (_dir, rig) = rig(&[("/x", b"base"), ("/gone", b"base"), ("/idle", b"base")]);
+    let open = |path: &str| {
+        let ino = rig.ino(path).unwrap();
+        rig.act(|ws| ws.open(ino, libc::O_RDWR)).unwrap().fh
+    };
+    let (x, gone, idle) = (open("/x"), open("/gone"), open("/idle"));
+    rig.remote.write("/x", b"theirs");
+    rig.remote.remove("/gone");
+    rig.remote.write("/idle", b"theirs, and nobody minds");
+    rig.follow();
+    for fh in [x, gone] {
+        rig.ws.write(fh, 0, b"mine").unwrap();
+        rig.ws.flush(fh).unwrap();
+    }
+    for fh in [x, gone, idle] {
+        rig.ws.release(fh);
+    }
+    assert_eq!(rig.drain(), 0);
+    assert_eq!((rig.read("/x").unwrap(), rig.read("/gone").unwrap()), (b"mine".to_vec(), b"mine".to_vec()));
+    assert_eq!(rig.remote.content("/x").unwrap(), b"theirs");
+    assert_eq!(rig.ws.journal().queue_numbers().unwrap().conflicts, 2);
+    rig.ws.refresh_noted().unwrap();
+    assert_eq!(rig.read("/idle").unwrap(), b"theirs, and nobody minds");
+}
+
+#[test]
 fn removing_a_file_settles_the_letter_of_its_content() {
     let (dir, first) = rig(&[]);
     let remote = first.remote.clone();

@@ -423,17 +423,24 @@ impl Tree {
     pub fn clear_work(&mut self, path: &RemotePath, number: u64) {
         if self.work.get(path).is_some_and(|&n| n <= number) {
             self.work.remove(path);
-            if let Some(noted) = self.noted.remove(path) {
-                let shown = self.resolve(path).and_then(|i| self.get(i)).and_then(Node::file).and_then(|f| f.version.as_ref());
-                let same = match (&noted, shown) {
-                    (Some(noted), Some(shown)) => noted.same_as(shown),
-                    (None, None) => true,
-                    _ => false,
-                };
-                if !same {
-                    self.to_refresh.push(path.clone());
-                }
-            }
+            self.settle_note(path);
+        }
+    }
+
+    /// What was noted of a path counts now, if no local work is left there.
+    pub fn settle_note(&mut self, path: &RemotePath) {
+        if self.has_work(path) {
+            return;
+        }
+        let Some(noted) = self.noted.remove(path) else { return };
+        let shown = self.resolve(path).and_then(|i| self.get(i)).and_then(Node::file).and_then(|f| f.version.as_ref());
+        let same = match (&noted, shown) {
+            (Some(noted), Some(shown)) => noted.same_as(shown),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.to_refresh.push(path.clone());
         }
     }
 
@@ -451,8 +458,13 @@ impl Tree {
         std::mem::take(&mut self.to_refresh)
     }
 
+    /// Local changes of the path are under way, or somebody has it open for writing and is about to make some.
     pub fn has_work(&self, path: &RemotePath) -> bool {
-        self.work.contains_key(path)
+        let being_written = |n: &Node| {
+            let changed = |f: &FileBody| f.unsaved || f.working.as_ref().is_some_and(|w| w.has_uncommitted());
+            n.writers > 0 || n.file().is_some_and(changed)
+        };
+        self.work.contains_key(path) || self.resolve(path).and_then(|i| self.get(i)).is_some_and(being_written)
     }
 
     /// All inodes below a directory, itself not included, parents before children.
