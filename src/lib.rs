@@ -29,21 +29,31 @@
 //! | [`journal`] | all SQL of a mount: nodes, names, remote snapshot, operations |
 //! | [`workspace`] | the tree, the working files, learning and applying remote changes |
 //! | [`writeback`] | coalescing, dispatcher, upload workers, backoff |
+//! | [`control`] | the socket by which commands ask a live mount for a change |
+//! | [`deadletter`] | the files of dead letters, and those of older tools |
 //! | [`events`] | following the remote's event feed |
 //! | [`status`] | what the mount says of itself |
 //! | [`relaydir`] | the virtual `.relay` directory |
 //! | [`fs`] | the FUSE session and adapter |
 //! | [`config`] | flags, environment, file → one configuration |
 //! | [`preflight`] | checks before anything is created, with stable codes |
-//! | [`mount`] | the life of one mount: lease, start, serve, drain, stop |
+//! | [`engine`] | everything of a mount but the kernel |
+//! | [`logring`] | the last lines of the log, for `.relay/log` |
+//! | [`mount`] | the life of one mount: engine, kernel, and the way back |
+//! | [`failpoint`] | named places at which a test lets the process die |
 //! | [`cli`] | the command lines of both binaries |
 
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod deadletter;
+pub mod engine;
 pub mod events;
+pub mod failpoint;
 pub mod fs;
 pub mod ids;
 pub mod journal;
+pub mod logring;
 pub mod mount;
 pub mod path;
 pub mod policy;

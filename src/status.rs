@@ -1,6 +1,12 @@
 //! How the mount stands: one value, collected once, shown as text, as JSON and (later) as metrics.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
+
+use crate::ids::OpId;
+use crate::journal::{Discarded, Retried};
+use crate::workspace::FsResult;
 
 /// How the mount hears of remote changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -12,6 +18,8 @@ pub enum Feed {
     Polling,
     /// The last request got no answer.
     Offline,
+    /// The remote refuses the token.
+    Unauthorized,
 }
 
 /// The state of the whole mount. Times are RFC 3339 in UTC.
@@ -44,6 +52,12 @@ pub struct Status {
     pub failed_writebacks: u64,
     pub oldest_pending_at: Option<String>,
     pub last_error: Option<LastError>,
+    /// The first dead letters, at most [`LETTERS_SHOWN`], newest first.
+    pub letters: Vec<LastError>,
+    /// The most recent refusal of each provider.
+    pub provider_errors: Vec<(String, LastError)>,
+    /// Why the remote refuses the token, while it does.
+    pub token_refused: Option<String>,
     /// Set when the journal can take no more writes: what failed.
     pub store_failure: Option<String>,
     /// Remote names that cannot be shown.
@@ -82,10 +96,35 @@ pub struct OperationView {
     pub why: String,
 }
 
+/// Dead letters that status names one by one.
+pub const LETTERS_SHOWN: usize = 5;
+
+/// The files of one dead letter.
+#[derive(Debug, Clone)]
+pub struct LetterView {
+    pub record: Vec<u8>,
+    pub sidecar: Vec<u8>,
+    /// Where its content is; there may be none (a delete).
+    pub payload: Option<PathBuf>,
+    /// Milliseconds since the epoch.
+    pub changed_at: i64,
+}
+
 /// Where `.relay` and the control socket get their answers from. Never blocks on the network.
 pub trait StatusSource: Send + Sync {
     fn status(&self) -> Status;
     /// Operations that are queued, in flight or waiting, oldest first, at most 10 000.
     fn pending(&self) -> Vec<OperationView>;
-    fn pending_one(&self, op_id: &crate::ids::OpId) -> Option<OperationView>;
+    fn pending_one(&self, op_id: &OpId) -> Option<OperationView>;
+    /// Every dead letter, oldest first.
+    fn letters(&self) -> Vec<OpId>;
+    fn letter(&self, op_id: &OpId) -> Option<LetterView>;
+}
+
+/// What a person may do with operations, from wherever it is asked.
+pub trait Operator: StatusSource {
+    fn retry(&self, op_id: &OpId, force: bool) -> FsResult<Retried>;
+    fn discard(&self, op_id: &OpId) -> FsResult<Discarded>;
+    /// Everything that waits for its settle window is due now. Returns how many operations are open.
+    fn flush(&self) -> FsResult<u64>;
 }

@@ -7,6 +7,7 @@
 //! ```text
 //! Server   the remote: files as others see them, its events, request counters, faults, stop and start
 //! Mount    a mount of it: where it is, its status, kill -9, unmount, start again with the same state
+//! Letter   a dead letter as the mount shows it
 //! wait     conditions with a deadline, instead of sleeps
 //! run      programs, and the message when one is not installed
 //! Terminal a program on a terminal: keys in, screen out
@@ -17,6 +18,7 @@
 //! `RELAYFILE_BIN_DIR`. What is missing fails the test with a message; nothing is skipped.
 
 mod binaries;
+mod letter;
 mod mount;
 mod run;
 mod server;
@@ -25,6 +27,7 @@ mod terminal;
 mod wait;
 
 pub use binaries::binary;
+pub use letter::Letter;
 pub use mount::{Mount, Options, is_mounted, processes_about};
 pub use run::{output, require, run, sh};
 pub use server::{Event, RemoteFile, Server};

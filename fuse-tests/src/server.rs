@@ -123,7 +123,10 @@ impl Server {
 
     /// From now on the server takes connections and never answers, as a machine that is lost in the network.
     pub fn freeze(&self) {
-        sys::signal(self.process.as_ref().expect("a running server").id(), libc::SIGSTOP);
+        let pid = self.process.as_ref().expect("a running server").id();
+        sys::signal(pid, libc::SIGSTOP);
+        // A thread that runs on another processor takes notice at its next entry into the kernel.
+        crate::until("every thread of the server stands still", || sys::is_stopped(pid));
     }
 
     pub fn thaw(&self) {

@@ -32,6 +32,15 @@ pub fn signal(pid: u32, signal: i32) {
     unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
+/// Whether every thread of a process is stopped: state T in proc_pid_stat(5), behind the name in parentheses.
+pub fn is_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
+}
+
 pub fn set_xattr(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
     let path = c_path(path);
     // SAFETY: the strings end with NUL, the value has the length that is given, and all outlive the call.

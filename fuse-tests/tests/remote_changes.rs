@@ -103,8 +103,9 @@ fn a_remote_change_of_a_file_with_an_unsent_edit_is_a_conflict_that_destroys_nei
     mount.unmount();
     assert_eq!(server.text("/f"), "theirs", "the remote keeps theirs");
     mount.start_again();
-    assert_eq!(fs::read_to_string(mount.at("f")).unwrap(), "mine", "the mount still shows mine");
+    wait_content(&mount, "f", "theirs");
     assert_eq!(mount.number("deadLettered"), 1);
+    assert_eq!(mount.letters()[0].payload().unwrap(), b"mine", "mine is in the letter");
     assert_eq!(mount.state()["lastError"]["code"], "conflict");
     let status = fs::read_to_string(mount.at(".relay/status")).unwrap();
     assert!(status.contains("attention") && status.contains("/f"), "{status}");
@@ -146,8 +147,9 @@ fn a_file_created_on_both_sides_is_a_conflict() {
     mount.unmount();
     assert_eq!(server.text("/f"), "theirs");
     mount.start_again();
-    assert_eq!(fs::read_to_string(mount.at("f")).unwrap(), "mine");
+    wait_content(&mount, "f", "theirs");
     assert_eq!(mount.number("deadLettered"), 1);
+    assert_eq!(mount.letters()[0].payload().unwrap(), b"mine");
 }
 
 #[test]

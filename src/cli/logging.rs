@@ -1,20 +1,30 @@
 //! The log: stderr, or a file. `RUST_LOG` wins over `-v` and `-q`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use log::LevelFilter;
+use parking_lot::Mutex;
+
+use crate::logring;
 
 /// Starts logging at `level` for this project and at warnings for the crates below it.
 pub fn start(level: LevelFilter, file: Option<File>) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Warn.min(level)).filter_module("relayfile", level).parse_default_env();
-    builder.format_timestamp_millis();
-    if let Some(file) = file {
-        builder.target(env_logger::Target::Pipe(Box::new(file)));
-    }
+    let file = file.map(Mutex::new);
+    builder.format(move |out, record| {
+        let at = out.timestamp_millis();
+        let line = format!("[{at} {:<5} {}] {}\n", record.level(), record.target(), record.args());
+        logring::push(&line);
+        // One write a line, so that lines of several threads and processes do not mix.
+        match &file {
+            Some(file) => file.lock().write_all(line.as_bytes()),
+            None => out.write_all(line.as_bytes()),
+        }
+    });
     // A second call, in a test, is no error.
     let _ = builder.try_init();
 }

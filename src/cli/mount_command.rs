@@ -10,7 +10,8 @@ use super::live::LastStop;
 use super::{logging, report, say};
 use crate::cli::Signals;
 use crate::config::{self, Config, RemoteChoice};
-use crate::mount::{Ended, Mount, Stopper};
+use crate::engine::Ended;
+use crate::mount::{Mount, Stopper};
 use crate::preflight::{self, Code, Exit, Problem};
 
 const PROGRAM: &str = "relayfile-mount";

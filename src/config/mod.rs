@@ -4,6 +4,7 @@
 //! complete: every path absolute, every number within its limits, and no secret in its `Debug`. Nothing here creates a file.
 
 mod duration;
+mod identity;
 mod layer;
 mod resolve;
 mod secret;
@@ -11,9 +12,8 @@ mod secret;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 pub use duration::{InvalidSpan, Span};
+pub use identity::{Identity, IdentityFile};
 pub use layer::{ENV, Layer, Lookup};
 pub use resolve::{Flags, NO_MOUNTPOINT, load, resolve};
 pub use secret::{Secret, TokenChoice};
@@ -86,37 +86,5 @@ impl Config {
 
     pub fn identity(&self) -> Identity {
         Identity::new(&self.remote, &self.remote_root)
-    }
-}
-
-/// What a state directory belongs to. Two mounts with equal identities would drive one journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    pub workspace: String,
-    /// The base URL, or `embedded:<data dir>`: the port of the embedded server changes with every start.
-    pub base_url: String,
-    pub remote_root: String,
-}
-
-impl Identity {
-    pub fn new(remote: &RemoteChoice, remote_root: &RemotePath) -> Identity {
-        let (workspace, base_url) = match remote {
-            RemoteChoice::Embedded { data_dir } => (EMBEDDED_WORKSPACE.to_owned(), format!("embedded:{}", data_dir.display())),
-            RemoteChoice::Http { base_url, workspace, .. } => (workspace.clone(), base_url.clone()),
-        };
-        Identity { workspace, base_url, remote_root: remote_root.as_str().to_owned() }
-    }
-
-    /// The first 8 hex digits of the SHA-256 of the three lines.
-    pub fn short_hash(&self) -> String {
-        let text = format!("{}\n{}\n{}", self.workspace, self.base_url, self.remote_root);
-        hex::encode(&Sha256::digest(text)[..4])
-    }
-
-    /// The name of the default state directory.
-    pub fn dir_name(&self) -> String {
-        let safe = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
-        let name: String = self.workspace.chars().take(64).map(safe).collect();
-        format!("{}-{}", name.trim_start_matches('.'), self.short_hash())
     }
 }

@@ -26,6 +26,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct FeedState {
     pub feed: Feed,
+    /// The words of the last failure, while it lasts.
+    pub why: Option<String>,
     pub last_event_at: Option<SystemTime>,
     /// When the view was last known to be the remote's.
     pub last_sync_at: Option<SystemTime>,
@@ -42,7 +44,7 @@ pub struct Follower {
 
 impl Follower {
     pub fn start(workspace: Arc<Workspace>, remote: Arc<dyn Remote>, gate: Arc<Gate>) -> std::io::Result<Follower> {
-        let state = Arc::new(Mutex::new(FeedState { feed: Feed::Starting, last_event_at: None, last_sync_at: None }));
+        let state = Arc::new(Mutex::new(FeedState { feed: Feed::Starting, why: None, last_event_at: None, last_sync_at: None }));
         let (stop, stopped) = bounded(1);
         let (poke, poked) = bounded(1);
         let shared = Arc::clone(&state);
@@ -92,6 +94,7 @@ impl Loop {
                     self.failures = 0;
                     let mut s = self.state.lock();
                     s.feed = Feed::Polling;
+                    s.why = None;
                     s.last_sync_at = Some(SystemTime::now());
                     POLL_EVERY
                 }
@@ -101,7 +104,12 @@ impl Loop {
                         log::warn!("the remote cannot be followed, what is cached stays usable: {e}");
                     }
                     self.failures = self.failures.saturating_add(1);
-                    self.state.lock().feed = Feed::Offline;
+                    let mut s = self.state.lock();
+                    (s.feed, s.why) = match &e {
+                        FsError::Remote(e) if e.kind == ErrorKind::Unauthorized => (Feed::Unauthorized, Some(e.message.clone())),
+                        e => (Feed::Offline, Some(e.to_string())),
+                    };
+                    drop(s);
                     (POLL_EVERY * 2u32.saturating_pow(self.failures.min(5))).min(RETRY_MAX)
                 }
             };

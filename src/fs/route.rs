@@ -121,6 +121,9 @@ impl View {
     }
 
     pub(super) fn unlink(&self, parent: Ino, name: &OsStr) -> FsResult<()> {
+        if owns(parent) {
+            return self.relay.unlink(parent, name);
+        }
         may_change(parent, name)?;
         self.ws.unlink(parent, name)
     }
@@ -131,6 +134,9 @@ impl View {
     }
 
     pub(super) fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), mode: RenameMode) -> FsResult<()> {
+        if owns(from.0) && owns(to.0) && mode != RenameMode::Exchange {
+            return self.relay.rename(from, to);
+        }
         may_change(from.0, from.1)?;
         may_change(to.0, to.1)?;
         self.ws.rename(from.0, from.1, to.0, to.1, mode)

@@ -14,7 +14,7 @@ use super::route::View;
 use super::ttl::Ttl;
 use super::{mountinfo, notify};
 use crate::relaydir::RelayDir;
-use crate::status::StatusSource;
+use crate::status::Operator;
 use crate::workspace::{Invalidation, Workspace};
 
 /// What to mount and how.
@@ -42,7 +42,7 @@ pub struct Session {
 }
 
 /// Mounts and serves. When this returns, the mount is usable.
-pub fn start(ws: Arc<Workspace>, status: Arc<dyn StatusSource>, options: MountOptions) -> Result<Session, MountError> {
+pub fn start(ws: Arc<Workspace>, status: Arc<dyn Operator>, options: MountOptions) -> Result<Session, MountError> {
     start_with_channel(ws, status, options, unbounded())
 }
 
@@ -50,7 +50,7 @@ pub fn start(ws: Arc<Workspace>, status: Arc<dyn StatusSource>, options: MountOp
 /// whoever sends must never wait for the kernel.
 pub fn start_with_channel(
     ws: Arc<Workspace>,
-    status: Arc<dyn StatusSource>,
+    status: Arc<dyn Operator>,
     options: MountOptions,
     (changes, to_tell): (Sender<Invalidation>, Receiver<Invalidation>),
 ) -> Result<Session, MountError> {

@@ -16,7 +16,7 @@ pub struct Loaded {
     pub nodes: Vec<NodeRow>,
     pub names: Vec<(Ino, OsString, Ino)>,
     pub xattrs: Vec<(Ino, OsString, Vec<u8>)>,
-    /// Paths with local work: open operations and dead puts.
+    /// Paths with local work: open operations, and dead puts whose content the view shows.
     pub work: Vec<RemotePath>,
     /// What the remote was heard to have while local work was open.
     pub seen: Vec<(RemotePath, Option<Version>)>,
@@ -71,7 +71,7 @@ impl Journal {
                 .query_map([], |r| Ok((r.get(0)?, OsString::from_vec(r.get(1)?), r.get(2)?)))?
                 .collect::<rusqlite::Result<_>>()?;
             let work = db
-                .prepare("SELECT DISTINCT path FROM operation WHERE state <= 3 OR (state = 4 AND kind = 1)")?
+                .prepare("SELECT DISTINCT path FROM operation WHERE state <= 3 OR (state = 4 AND kind = 1 AND in_view = 1)")?
                 .query_map([], |r| r.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
             let seen = db

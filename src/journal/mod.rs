@@ -17,6 +17,7 @@
 //! * Anything else (I/O error): the store is poisoned. An fsync that failed once is never retried and called durable: every
 //!   later submission fails with [`JournalError::Poisoned`] until the process is started again.
 
+mod letters;
 mod load;
 mod ops;
 mod queue;
@@ -24,13 +25,16 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod transitions;
 mod tree;
 mod writer;
 
+pub use letters::{Attempt, Discarded, ForeignLetter, ProviderError, Retried};
 pub use load::Loaded;
 pub use ops::{OpKind, OpState, Operation, PathRule};
 pub use queue::{Due, Echo, QueueNumbers};
 pub use rows::{ContentState, NodeRow, Stamp, Version};
+pub use transitions::{Failure, Meets};
 pub use writer::{Durability, Ticket, Tx};
 
 use std::path::{Path, PathBuf};

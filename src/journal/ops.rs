@@ -1,12 +1,5 @@
-//! Operations: the rows of the writeback queue and every transition between their states.
-//!
-//! ```text
-//! queued ──claim──► in flight ──► acknowledged
-//!   │  ▲               │  │
-//!   │  └── join        │  └─ permanent, conflict, budget spent ──► dead ──► superseded by a later acknowledged save
-//!   │                  └──── transient, unreachable ──► waiting ──claim──► in flight
-//!   └── superseded (a later change of the path replaced it before it was sent)
-//! ```
+//! Operations: the rows of the writeback queue, and what a change of the view makes of them. What becomes of a row once a
+//! worker or a person has taken it up is in `transitions` and `letters`.
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -15,7 +8,6 @@ use super::rows::Version;
 use super::writer::Tx;
 use crate::ids::{ContentHash, Ino, OpId, Revision};
 use crate::path::RemotePath;
-use crate::remote::Accepted;
 use crate::writeback::coalesce::{Decision, Now, PathState, Queued, coalesce};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +32,8 @@ impl OpKind {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OpState {
     Queued,
     InFlight,
@@ -52,7 +45,7 @@ pub enum OpState {
 }
 
 impl OpState {
-    fn code(self) -> i64 {
+    pub(super) fn code(self) -> i64 {
         match self {
             OpState::Queued => 1,
             OpState::InFlight => 2,
@@ -113,11 +106,29 @@ pub struct Operation {
     pub last_status: Option<u16>,
     pub last_code: Option<String>,
     pub last_error: Option<String>,
+    /// The body of the last refusal, cut at 1 KiB.
+    pub last_body: Option<String>,
+    /// The view shows what this operation sends. False once the remote's version has taken the path.
+    pub in_view: bool,
+    /// Goes on top of whatever the remote has, because somebody said so.
+    pub force: bool,
+    /// How many of the attempts a retry has forgiven.
+    pub forgiven: u32,
+    /// The revision that an acknowledged put produced.
+    pub result_revision: Option<Revision>,
+}
+
+impl Operation {
+    /// Refusals that count against the budget.
+    pub fn spent(&self) -> u32 {
+        self.attempts.saturating_sub(self.forgiven)
+    }
 }
 
 pub(super) const COLUMNS: &str =
     "op_id, kind, path, node, state, generation, base_revision, base_hash, sent, payload_hash, payload_size,
-    content_type, attempts, not_before, created_at, updated_at, last_status, last_code, last_error";
+    content_type, attempts, not_before, created_at, updated_at, last_status, last_code, last_error, last_body, in_view, force,
+    forgiven, result_revision";
 
 pub(super) fn operation(r: &Row<'_>) -> rusqlite::Result<Operation> {
     let base = match r.get::<_, Option<Revision>>(6)? {
@@ -146,6 +157,11 @@ pub(super) fn operation(r: &Row<'_>) -> rusqlite::Result<Operation> {
         last_status: r.get(16)?,
         last_code: r.get(17)?,
         last_error: r.get(18)?,
+        last_body: r.get(19)?,
+        in_view: r.get(20)?,
+        force: r.get(21)?,
+        forgiven: r.get(22)?,
+        result_revision: r.get(23)?,
     })
 }
 
@@ -155,9 +171,6 @@ pub struct PathRule {
     pub path: RemotePath,
     pub local_only: bool,
 }
-
-/// Finished operations kept for questions about the past.
-const HISTORY: i64 = 10_000;
 
 impl Tx<'_> {
     /// The view has changed at `path`: brings the queue to what that needs. `not_before` is the end of the settle window.
@@ -192,7 +205,8 @@ impl Tx<'_> {
                 .prepare_cached("UPDATE operation SET state = 6, updated_at = ?2 WHERE path = ?1 AND state = 4 AND kind = 1")?
                 .execute(params![path, at])?;
         }
-        let base = queued.or(sent).map_or(remote, |o| o.base.clone());
+        // What somebody retries beside the view says nothing about the version that this change was made on.
+        let base = queued.or(sent.filter(|o| o.in_view)).map_or(remote, |o| o.base.clone());
         match coalesce(&state, now) {
             Decision::Nothing => Ok(queued.filter(|q| q.kind == OpKind::Put).map(|q| q.op.clone())),
             Decision::Join(op) => {
@@ -244,7 +258,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn link(&self, delete: &OpId, put: &OpId) -> rusqlite::Result<()> {
+    pub(super) fn link(&self, delete: &OpId, put: &OpId) -> rusqlite::Result<()> {
         self.db.prepare_cached("UPDATE operation SET after_op = ?2 WHERE op_id = ?1")?.execute(params![delete, put])?;
         Ok(())
     }
@@ -296,6 +310,7 @@ impl Tx<'_> {
                 self.insert_operation(OpKind::Put, path, Some(node), base.as_ref(), at, at)?
             }
         };
+        self.db.prepare_cached("UPDATE operation SET in_view = 0 WHERE path = ?1 AND state = 4 AND kind = 1")?.execute([path])?;
         self.db
             .prepare_cached(
                 "UPDATE operation SET state = 4, updated_at = ?2, last_code = 'unflushed', last_error =
@@ -305,187 +320,19 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn open_operations(&self, path: &RemotePath) -> rusqlite::Result<Vec<Operation>> {
+    pub(super) fn open_operations(&self, path: &RemotePath) -> rusqlite::Result<Vec<Operation>> {
         self.db
             .prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE path = ?1 AND state <= 3 ORDER BY seq"))?
             .query_map([path], operation)?
             .collect()
     }
 
-    /// queued or waiting → in flight. `None` when it is no longer due (replaced, cancelled, or its path is busy).
-    pub fn claim(&self, op: &OpId) -> rusqlite::Result<Option<Operation>> {
-        let changed = self
-            .db
-            .prepare_cached(
-                "UPDATE operation SET state = 2, updated_at = ?2 WHERE op_id = ?1 AND state IN (1, 3)
-                     AND NOT EXISTS(SELECT 1 FROM operation o WHERE o.path = operation.path AND o.state = 2)",
-            )?
-            .execute(params![op, now_ms()])?;
-        if changed == 0 {
-            return Ok(None);
-        }
-        self.db
-            .prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE op_id = ?1"))?
-            .query_row([op], operation)
-            .optional()
-    }
-
-    /// in flight → queued, nothing was sent: the file is being written, look again at `not_before`.
-    pub fn postpone(&self, op: &OpId, not_before: i64) -> rusqlite::Result<()> {
-        // A change that came meanwhile was queued behind this one as if it had been sent; the older one gives way to it.
-        let path: RemotePath =
-            self.db.prepare_cached("SELECT path FROM operation WHERE op_id = ?1")?.query_row([op], |r| r.get(0))?;
-        let newer: Option<OpId> = self
-            .db
-            .prepare_cached("SELECT op_id FROM operation WHERE path = ?1 AND state IN (1, 3) AND op_id <> ?2")?
-            .query_row(params![path, op], |r| r.get(0))
-            .optional()?;
-        if let Some(newer) = newer {
-            self.finish_row(op, OpState::Superseded, now_ms())?;
-            self.db
-                .prepare_cached("UPDATE operation SET after_op = ?2 WHERE after_op = ?1 AND state IN (1, 3)")?
-                .execute(params![op, newer])?;
-            return Ok(());
-        }
-        self.db
-            .prepare_cached("UPDATE operation SET state = 1, not_before = ?2 WHERE op_id = ?1")?
-            .execute(params![op, not_before])?;
-        Ok(())
-    }
-
-    /// The payload is in `payloads/<op>`; from now on a request may be on its way.
-    pub fn set_sent(&self, op: &OpId, payload: Option<(ContentHash, u64)>, content_type: Option<&str>) -> rusqlite::Result<()> {
-        self.db
-            .prepare_cached(
-                "UPDATE operation SET sent = 1, payload_hash = ?2, payload_size = ?3, content_type = ?4 WHERE op_id = ?1",
-            )?
-            .execute(params![op, payload.map(|p| p.0), payload.map(|p| p.1 as i64), content_type])?;
-        Ok(())
-    }
-
-    /// in flight → waiting: a failed attempt that will be repeated. `counts` is false when no response came, which spends
-    /// no attempt.
-    pub fn retry_later(
-        &self,
-        op: &OpId,
-        not_before: i64,
-        counts: bool,
-        status: Option<u16>,
-        code: &str,
-        error: &str,
-    ) -> rusqlite::Result<()> {
-        self.db
-            .prepare_cached(
-                "UPDATE operation SET state = 3, not_before = ?2, attempts = attempts + ?3, last_status = ?4, last_code = ?5,
-                     last_error = ?6, updated_at = ?7 WHERE op_id = ?1",
-            )?
-            .execute(params![op, not_before, counts, status, code, error, now_ms()])?;
-        self.count_failure(counts)
-    }
-
-    /// in flight → waiting, if it still is: its worker could not finish.
-    pub fn let_go(&self, op: &OpId, not_before: i64, code: &str) -> rusqlite::Result<()> {
-        self.db
-            .prepare_cached("UPDATE operation SET state = 3, not_before = ?2, last_code = ?3 WHERE op_id = ?1 AND state = 2")?
-            .execute(params![op, not_before, code])?;
-        Ok(())
-    }
-
-    /// in flight → dead.
-    pub fn bury(&self, op: &OpId, status: Option<u16>, code: &str, error: &str) -> rusqlite::Result<()> {
-        self.db
-            .prepare_cached(
-                "UPDATE operation SET state = 4, attempts = attempts + 1, last_status = ?2, last_code = ?3, last_error = ?4,
-                     updated_at = ?5 WHERE op_id = ?1",
-            )?
-            .execute(params![op, status, code, error, now_ms()])?;
-        self.count_failure(true)
-    }
-
-    fn count_failure(&self, counts: bool) -> rusqlite::Result<()> {
-        if counts {
-            self.db
-                .prepare_cached(
-                    "INSERT INTO meta(key, value) VALUES('failed_writebacks', '1')
-                     ON CONFLICT(key) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
-                )?
-                .execute([])?;
-        }
-        Ok(())
-    }
-
-    /// in flight → acknowledged. `result` is what the remote has at the path now (`None` after a delete). What waits behind
-    /// it takes that as its base, and dead operations of the path that are older are superseded. Returns whether nothing of the
-    /// path is left to do.
-    pub fn acknowledge(
-        &self,
-        op: &OpId,
-        path: &RemotePath,
-        result: Option<&Version>,
-        content_type: Option<&str>,
-        accepted: Option<&Accepted>,
-    ) -> rusqlite::Result<bool> {
-        let at = now_ms();
-        match result {
-            Some(version) => self.put_remote(path, version, content_type)?,
-            None => self.delete_remote(path)?,
-        }
-        self.db
-            .prepare_cached(
-                "UPDATE operation SET state = 5, updated_at = ?2, remote_op = ?3, result_revision = ?4 WHERE op_id = ?1",
-            )?
-            .execute(params![op, at, accepted.and_then(|a| a.remote_op.as_deref()), result.map(|v| &v.revision)])?;
-        self.db
-            .prepare_cached(
-                "UPDATE operation SET base_revision = ?2, base_hash = ?3 WHERE path = ?1 AND state IN (1, 3) AND sent = 0",
-            )?
-            .execute(params![path, result.map(|v| &v.revision), result.and_then(|v| v.hash)])?;
-        self.db
-            .prepare_cached(
-                "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4
-                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2)",
-            )?
-            .execute(params![path, op, at])?;
-        self.db
-            .prepare_cached(
-                "DELETE FROM operation WHERE seq IN (SELECT seq FROM operation WHERE state >= 5 ORDER BY seq DESC LIMIT 16 OFFSET ?1)",
-            )?
-            .execute([HISTORY])?;
-        self.is_idle(path)
-    }
-
-    /// in flight → superseded: what it should have sent is gone.
-    pub fn supersede(&self, op: &OpId) -> rusqlite::Result<()> {
-        self.finish_row(op, OpState::Superseded, now_ms())
-    }
-
-    /// Nothing local is left to defend at the path: no open operation, and no dead put, whose content the view still shows. A
-    /// dead delete defends nothing: the remote's file comes back.
-    pub fn is_idle(&self, path: &RemotePath) -> rusqlite::Result<bool> {
-        self.db
-            .prepare_cached(
-                "SELECT NOT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND (state <= 3 OR (state = 4 AND kind = 1)))",
-            )?
-            .query_row([path], |r| r.get(0))
-    }
-
-    fn finish_row(&self, op: &OpId, state: OpState, at: i64) -> rusqlite::Result<()> {
+    pub(super) fn finish_row(&self, op: &OpId, state: OpState, at: i64) -> rusqlite::Result<()> {
         self.db.prepare_cached("UPDATE operation SET state = ?2, updated_at = ?3 WHERE op_id = ?1")?.execute(params![
             op,
             state.code(),
             at
         ])?;
         Ok(())
-    }
-
-    /// At start: what was in flight when the process died may or may not have reached the remote. It becomes due at once;
-    /// its `sent` mark makes the worker ask before it repeats.
-    pub fn recover_in_flight(&self) -> rusqlite::Result<usize> {
-        self.db.execute("UPDATE operation SET state = 3, not_before = 0 WHERE state = 2", [])
-    }
-
-    /// Makes everything that waits due now (unmount, `writeback flush`).
-    pub fn make_all_due(&self) -> rusqlite::Result<usize> {
-        self.db.execute("UPDATE operation SET not_before = 0 WHERE state IN (1, 3) AND not_before > 0", [])
     }
 }

@@ -94,6 +94,44 @@ const STEPS: &[&str] = &[
     -- Promise: at most one operation of a path in flight.
     CREATE UNIQUE INDEX operation_one_in_flight ON operation(path) WHERE state = 2;
     ",
+    // 2: dead letters that can be told, retried and discarded.
+    "
+    -- 1: the view shows what this operation sends. 0: the remote's version has taken the path (a conflict, an import).
+    ALTER TABLE operation ADD COLUMN in_view INTEGER NOT NULL DEFAULT 1;
+    -- 1: somebody said that it goes on top of whatever the remote has; used up by the next attempt.
+    ALTER TABLE operation ADD COLUMN force INTEGER NOT NULL DEFAULT 0;
+    -- Attempts that a retry has forgiven: they stay told, and do not count against the budget.
+    ALTER TABLE operation ADD COLUMN forgiven INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE operation ADD COLUMN last_body TEXT;
+
+    -- Failed attempts, for people. status NULL: no response, or found out by asking.
+    CREATE TABLE attempt(
+        op_id TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        status INTEGER,
+        code TEXT NOT NULL,
+        message TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX attempt_of ON attempt(op_id);
+
+    -- The most recent refusal of each provider, which outlives the operation that met it.
+    CREATE TABLE provider_error(
+        provider TEXT PRIMARY KEY,
+        op_id TEXT NOT NULL,
+        path TEXT NOT NULL,
+        status INTEGER,
+        code TEXT NOT NULL,
+        message TEXT NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- Unfinished operations whose own event was seen in the remote's feed: they were applied, whatever is there now.
+    CREATE TABLE applied(op_id TEXT PRIMARY KEY, revision TEXT, hash BLOB) STRICT, WITHOUT ROWID;
+
+    DROP INDEX operation_dead;
+    CREATE INDEX operation_dead ON operation(seq) WHERE state = 4;
+    CREATE INDEX operation_linked ON operation(after_op) WHERE state = 6 AND last_code = 'linked';
+    ",
 ];
 
 /// The version that this program writes.

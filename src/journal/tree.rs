@@ -144,6 +144,12 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Notes that the remote has to be asked about a path, if nothing more precise is noted.
+    pub fn note_unsure(&self, path: &RemotePath) -> Done {
+        self.db.prepare_cached("INSERT OR IGNORE INTO seen(path) VALUES(?1)")?.execute([path])?;
+        Ok(())
+    }
+
     pub fn delete_seen(&self, path: &RemotePath) -> Done {
         self.db.prepare_cached("DELETE FROM seen WHERE path = ?1")?.execute([path])?;
         Ok(())

@@ -117,6 +117,7 @@ codes! {
         StateDirOnNetworkFs = "STATE_DIR_ON_NETWORK_FS",
         StateDirInsideMountpoint = "STATE_DIR_INSIDE_MOUNTPOINT",
         StateDirUnusable = "STATE_DIR_UNUSABLE",
+        StateDirOtherIdentity = "STATE_DIR_OTHER_IDENTITY",
         LeaseHeld = "LEASE_HELD",
     }
     Remote {

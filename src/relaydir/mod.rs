@@ -5,13 +5,18 @@
 //! .relay/.gitignore           keeps all of this out of a repository in the root
 //! .relay/status               how things stand, for people
 //! .relay/state.json           the same for programs
+//! .relay/metrics              the same for Prometheus
+//! .relay/log                  the last lines of the log
 //! .relay/pending/<opId>.json  one file for each save that has not reached the remote
+//! .relay/dead-letter/<opId>.json  <opId>.error.json  <opId>.payload
+//! .relay/retry/               moving a letter's .json here retries it; removing it from dead-letter/ discards it
 //! ```
 //!
-//! Owns the virtual inodes and their open handles. Everything is rendered from a [`StatusSource`] at the moment of the
-//! question, so it promises true sizes and never blocks on the network. It must never write, and nothing in it ever
-//! becomes an operation. No kernel is needed to test it.
+//! Owns the virtual inodes and their open handles. Everything is rendered from an [`Operator`] at the moment of the question,
+//! so it promises true sizes and never blocks on the network. But for the two gestures it changes nothing, and nothing in it
+//! ever becomes an operation. No kernel is needed to test it.
 
+mod metrics;
 mod node;
 mod render;
 
@@ -23,16 +28,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use crate::ids::{Ino, OpId};
-use crate::status::StatusSource;
+use crate::journal::{Discarded, Retried};
+use crate::status::Operator;
 use crate::workspace::{Attr, DirItem, FsError, FsResult, Kind, Nanos};
 
-use node::Node;
+pub use metrics::render_metrics;
 pub use node::{DIR, NAME, owns};
+use node::{Node, Part};
 pub use render::{render_operation_json, render_state_json, render_status};
 
 /// The virtual directory.
 pub struct RelayDir {
-    source: Arc<dyn StatusSource>,
+    source: Arc<dyn Operator>,
     uid: u32,
     gid: u32,
     since: Nanos,
@@ -42,8 +49,8 @@ pub struct RelayDir {
 
 #[derive(Default)]
 struct Inner {
-    /// Operations whose inode the kernel knows, with its lookup count.
-    known: HashMap<Ino, (OpId, u64)>,
+    /// Nodes of operations whose inode the kernel knows, with its lookup count.
+    known: HashMap<Ino, (Node, u64)>,
     handles: HashMap<u64, Handle>,
     last_handle: u64,
 }
@@ -63,7 +70,7 @@ struct Child {
 
 impl RelayDir {
     /// `uid` and `gid` are shown as the owner of everything in it.
-    pub fn new(source: Arc<dyn StatusSource>, uid: u32, gid: u32) -> RelayDir {
+    pub fn new(source: Arc<dyn Operator>, uid: u32, gid: u32) -> RelayDir {
         RelayDir { source, uid, gid, since: now(), inner: Mutex::default() }
     }
 
@@ -71,9 +78,9 @@ impl RelayDir {
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> FsResult<Attr> {
         let node = self.node(parent)?.child(name)?;
         let attr = self.attr(&node)?;
-        if let Node::Operation(op) = node {
+        if node.is_remembered() {
             let mut inner = self.inner.lock();
-            inner.known.entry(attr.ino).or_insert((op, 0)).1 += 1;
+            inner.known.entry(attr.ino).or_insert((node, 0)).1 += 1;
         }
         Ok(attr)
     }
@@ -148,8 +155,7 @@ impl RelayDir {
             return Ok(node);
         }
         let inner = self.inner.lock();
-        let (op, _) = inner.known.get(&ino).ok_or(FsError::Errno(libc::ENOENT))?;
-        Ok(Node::Operation(op.clone()))
+        inner.known.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::Errno(libc::ENOENT))
     }
 
     fn handle(&self, fh: u64) -> FsResult<Handle> {
@@ -167,7 +173,7 @@ impl RelayDir {
     /// The content of a file and the time it shows as changed.
     fn body(&self, node: &Node) -> FsResult<(Vec<u8>, Nanos)> {
         match node {
-            Node::Dir | Node::Pending => Err(FsError::Errno(libc::EISDIR)),
+            Node::Dir | Node::Pending | Node::DeadLetter | Node::Retry => Err(FsError::Errno(libc::EISDIR)),
             Node::Readme => Ok((render::README.as_bytes().to_vec(), self.since)),
             // What changes all the time would make every repository in the workspace dirty.
             Node::GitIgnore => Ok((b"*\n".to_vec(), self.since)),
@@ -177,13 +183,30 @@ impl RelayDir {
                 let view = self.source.pending_one(op).ok_or(FsError::Errno(libc::ENOENT))?;
                 Ok((render_operation_json(&view), parse_time(&view.updated_at).unwrap_or(self.since)))
             }
+            Node::Metrics => Ok((render_metrics(&self.source.status()).into_bytes(), now())),
+            Node::Log => Ok((crate::logring::text().into_bytes(), now())),
+            Node::Letter(op, part) => {
+                let letter = self.source.letter(op).ok_or(FsError::Errno(libc::ENOENT))?;
+                let bytes = match part {
+                    Part::Record => letter.record,
+                    Part::Sidecar => letter.sidecar,
+                    Part::Payload => std::fs::read(letter.payload.ok_or(FsError::Errno(libc::ENOENT))?)?,
+                };
+                Ok((bytes, Nanos(letter.changed_at.saturating_mul(1_000_000))))
+            }
         }
     }
 
     fn attr(&self, node: &Node) -> FsResult<Attr> {
         match node {
             Node::Dir => Ok(self.top()),
-            Node::Pending => Ok(self.shown(node, 0, now())),
+            Node::Pending | Node::DeadLetter | Node::Retry => Ok(self.shown(node, 0, now())),
+            // Its size is known without reading it.
+            Node::Letter(op, Part::Payload) => {
+                let letter = self.source.letter(op).ok_or(FsError::Errno(libc::ENOENT))?;
+                let size = std::fs::metadata(letter.payload.ok_or(FsError::Errno(libc::ENOENT))?)?.len();
+                Ok(self.shown(node, size, Nanos(letter.changed_at.saturating_mul(1_000_000))))
+            }
             file => {
                 let (body, changed) = self.body(file)?;
                 Ok(self.shown(file, body.len() as u64, changed))
@@ -194,8 +217,11 @@ impl RelayDir {
     fn shown(&self, node: &Node, size: u64, changed: Nanos) -> Attr {
         let kind = node.kind();
         let (mode, nlink) = match node {
-            Node::Dir => (0o555, 3),
+            Node::Dir => (0o555, 5),
             Node::Pending => (0o555, 2),
+            // The two directories of the gestures; rm(1) asks nobody about a file that its owner could write to.
+            Node::DeadLetter | Node::Retry => (0o755, 2),
+            Node::Letter(_, Part::Record) => (0o644, 1),
             _ => (0o444, 1),
         };
         let blocks = size.div_ceil(512);
@@ -223,9 +249,51 @@ impl RelayDir {
             Node::Pending => {
                 self.source.pending().iter().filter_map(|view| view.op_id.parse().ok()).map(Node::Operation).collect()
             }
+            Node::DeadLetter => self.source.letters().into_iter().flat_map(|op| self.parts(&op)).collect(),
+            Node::Retry => Vec::new(),
             _ => return Err(FsError::Errno(libc::ENOTDIR)),
         };
         Ok(nodes.iter().map(|n| Child { ino: n.ino(), kind: n.kind(), name: n.name() }).collect())
+    }
+}
+
+impl RelayDir {
+    fn parts(&self, op: &OpId) -> Vec<Node> {
+        let has_payload = self.source.letter(op).is_some_and(|l| l.payload.is_some());
+        let parts = Part::ALL.into_iter().filter(|p| *p != Part::Payload || has_payload);
+        parts.map(|part| Node::Letter(op.clone(), part)).collect()
+    }
+
+    /// `mv .relay/dead-letter/<opId>.json .relay/retry/`. EPERM for any other move, EBUSY when the letter cannot be retried
+    /// now, ENOENT when there is none, ENODATA when its content is not here.
+    pub fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr)) -> FsResult<()> {
+        if (from.0, to.0) != (Node::DeadLetter.ino(), Node::Retry.ino()) || from.1 != to.1 {
+            return Err(FsError::Errno(libc::EPERM));
+        }
+        let Node::Letter(op, Part::Record) = Node::DeadLetter.child(from.1)? else {
+            return Err(FsError::Errno(libc::EPERM));
+        };
+        match self.source.retry(&op, false)? {
+            Retried::Queued | Retried::AlreadyQueued | Retried::Acknowledged => Ok(()),
+            Retried::InFlight | Retried::NewerSave(_) => Err(FsError::Errno(libc::EBUSY)),
+            Retried::NoPayload => Err(FsError::Errno(libc::ENODATA)),
+            Retried::Superseded | Retried::Discarded | Retried::Unknown => Err(FsError::NOT_FOUND),
+        }
+    }
+
+    /// `rm .relay/dead-letter/<opId>.json`. EPERM for any other file, EBUSY while its file is open for writing.
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> FsResult<()> {
+        if parent != Node::DeadLetter.ino() {
+            return Err(FsError::Errno(libc::EPERM));
+        }
+        let Node::Letter(op, Part::Record) = Node::DeadLetter.child(name)? else {
+            return Err(FsError::Errno(libc::EPERM));
+        };
+        match self.source.discard(&op)? {
+            Discarded::Done => Ok(()),
+            Discarded::Open(_) => Err(FsError::Errno(libc::EBUSY)),
+            Discarded::AlreadyDone | Discarded::Settled(_) | Discarded::Unknown => Err(FsError::NOT_FOUND),
+        }
     }
 }
 

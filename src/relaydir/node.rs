@@ -11,8 +11,8 @@ pub const NAME: &str = ".relay";
 /// The inode number of the directory, the first of the virtual range. Journal file ids count up from 1 and never get here.
 pub const DIR: Ino = Ino(1 << 62);
 
-/// Operations are numbered by a hash of their id, above all fixed nodes: the number is the same in `readdir`, in `stat`
-/// and after a remount, without a table of its own.
+/// What belongs to an operation is numbered by a hash of its name, above all fixed nodes: the number is the same in
+/// `readdir`, in `stat` and after a remount, without a table of its own.
 const OPERATIONS: u64 = (1 << 62) | (1 << 61);
 
 /// True for the inode numbers of `.relay` and everything below it.
@@ -27,13 +27,48 @@ pub(super) enum Node {
     GitIgnore,
     Status,
     StateJson,
+    Metrics,
+    Log,
     Pending,
+    DeadLetter,
+    Retry,
     Operation(OpId),
+    Letter(OpId, Part),
+}
+
+/// The files of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Record,
+    Sidecar,
+    Payload,
+}
+
+impl Part {
+    pub(super) const ALL: [Part; 3] = [Part::Record, Part::Sidecar, Part::Payload];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Part::Record => ".json",
+            Part::Sidecar => ".error.json",
+            Part::Payload => ".payload",
+        }
+    }
 }
 
 impl Node {
     /// What is in `.relay`, in the order of a listing.
-    pub(super) const TOP: [Node; 5] = [Node::Readme, Node::GitIgnore, Node::Status, Node::StateJson, Node::Pending];
+    pub(super) const TOP: [Node; 9] = [
+        Node::Readme,
+        Node::GitIgnore,
+        Node::Status,
+        Node::StateJson,
+        Node::Metrics,
+        Node::Log,
+        Node::Pending,
+        Node::DeadLetter,
+        Node::Retry,
+    ];
 
     pub(super) fn ino(&self) -> Ino {
         match self {
@@ -43,30 +78,43 @@ impl Node {
             Node::StateJson => Ino(DIR.0 + 3),
             Node::Pending => Ino(DIR.0 + 4),
             Node::GitIgnore => Ino(DIR.0 + 5),
-            Node::Operation(op) => {
-                let hash = ContentHash::of(op.as_str().as_bytes()).0;
-                let low = u64::from_le_bytes(std::array::from_fn(|i| hash[i]));
-                Ino(OPERATIONS | (low & ((1 << 61) - 1)))
-            }
+            Node::DeadLetter => Ino(DIR.0 + 6),
+            Node::Retry => Ino(DIR.0 + 7),
+            Node::Metrics => Ino(DIR.0 + 8),
+            Node::Log => Ino(DIR.0 + 9),
+            Node::Operation(op) => Self::hashed("pending", op.as_str()),
+            Node::Letter(op, part) => Self::hashed(part.suffix(), op.as_str()),
         }
     }
 
-    /// The node of a number that is always the same; `None` for operations.
+    fn hashed(what: &str, op: &str) -> Ino {
+        let hash = ContentHash::of(format!("{what} {op}").as_bytes()).0;
+        let low = u64::from_le_bytes(std::array::from_fn(|i| hash[i]));
+        Ino(OPERATIONS | (low & ((1 << 61) - 1)))
+    }
+
+    /// The node of a number that is always the same; `None` for what belongs to an operation.
     pub(super) fn fixed(ino: Ino) -> Option<Node> {
         if ino == DIR { Some(Node::Dir) } else { Node::TOP.into_iter().find(|n| n.ino() == ino) }
+    }
+
+    /// True for nodes whose number says nothing: their inode is remembered as long as the kernel knows it.
+    pub(super) fn is_remembered(&self) -> bool {
+        matches!(self, Node::Operation(_) | Node::Letter(..))
     }
 
     pub(super) fn parent(&self) -> Ino {
         match self {
             Node::Dir => Ino::ROOT,
             Node::Operation(_) => Node::Pending.ino(),
+            Node::Letter(..) => Node::DeadLetter.ino(),
             _ => DIR,
         }
     }
 
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Node::Dir | Node::Pending => Kind::Dir,
+            Node::Dir | Node::Pending | Node::DeadLetter | Node::Retry => Kind::Dir,
             _ => Kind::File,
         }
     }
@@ -78,18 +126,25 @@ impl Node {
             Node::GitIgnore => ".gitignore".into(),
             Node::Status => "status".into(),
             Node::StateJson => "state.json".into(),
+            Node::Metrics => "metrics".into(),
+            Node::Log => "log".into(),
             Node::Pending => "pending".into(),
+            Node::DeadLetter => "dead-letter".into(),
+            Node::Retry => "retry".into(),
             Node::Operation(op) => format!("{op}.json").into(),
+            Node::Letter(op, part) => format!("{op}{}", part.suffix()).into(),
         }
     }
 
     /// The node that a name in this directory means; says nothing of whether an operation of that id exists.
     pub(super) fn child(&self, name: &OsStr) -> FsResult<Node> {
+        let op = |suffix: &str| name.to_str().and_then(|n| n.strip_suffix(suffix)).and_then(|id| id.parse::<OpId>().ok());
         let child = match self {
             Node::Dir => Node::TOP.into_iter().find(|n| n.name() == name),
-            Node::Pending => {
-                name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(|id| id.parse().ok()).map(Node::Operation)
-            }
+            Node::Pending => op(".json").map(Node::Operation),
+            // An id holds no dot, so at most one suffix fits.
+            Node::DeadLetter => Part::ALL.into_iter().find_map(|part| op(part.suffix()).map(|op| Node::Letter(op, part))),
+            Node::Retry => None,
             _ => return Err(FsError::Errno(libc::ENOTDIR)),
         };
         child.ok_or(FsError::Errno(libc::ENOENT))

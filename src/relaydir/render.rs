@@ -10,19 +10,27 @@ use crate::status::{Feed, LastError, OperationView, Status};
 /// `.relay/README`: one screen for whoever finds it first.
 pub(super) const README: &str = "\
 This directory is not part of your workspace. It is how the mount speaks of itself: it exists only
-here, is never uploaded, and nothing in it can be changed.
+here, and nothing in it is ever uploaded.
 
-  status               how things stand, and what to do next. Start here:  cat .relay/status
-  state.json           the same for programs
-  pending/<opId>.json  one file for each save that has not reached the remote yet, and why not
+  status                  how things stand, and what to do next. Start here:  cat .relay/status
+  state.json  metrics     the same for programs, and for Prometheus
+  log                     the last lines of the mount's log
+  pending/<opId>.json     one file for each save that has not reached the remote yet, and why not
+  dead-letter/<opId>.json one for each save that the remote has refused, with its words;
+                          .error.json says the same by a schema, .payload holds your bytes
+  retry/                  mv .relay/dead-letter/<opId>.json .relay/retry/   sends that save again
+                          rm .relay/dead-letter/<opId>.json                 lets it go
 
 What happens when you save a file here: the save is on this disk, safe against a crash, before
 close() returns. It is uploaded in the background. While the remote cannot be reached it waits and
 is tried again; you lose nothing, and it survives a restart. When the remote refuses it for good it
-becomes a dead letter: your bytes are kept, the file still shows your version, and status tells why
-in the remote's own words. Save the file once more, corrected, and it is sent again.
+becomes a dead letter: your bytes are kept, and the file still shows your version. Save the file once
+more, corrected, or retry the letter. When somebody else has changed the file meanwhile (conflict),
+the file shows the other version and yours is in the letter's .payload: bring the two together and
+save, or put yours on top with --force.
 
-  getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead or local-only
+  getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local-only
+  relayfile writeback status|list|show|retry|discard|flush    the same from outside, with exit codes
   relayfile mounts                         every mount of this machine, with what waits in each
   relayfile unmount DIR                    uploads what waits, unmounts, says what is left
   relayfile doctor                         when the mount itself seems wrong
@@ -35,6 +43,8 @@ enum Condition {
     Error,
     /// The remote does not answer.
     Offline,
+    /// The remote refuses the token.
+    Unauthorized,
     /// The tree is still being learned.
     Starting,
     /// A person has to decide something.
@@ -50,6 +60,8 @@ impl Condition {
             Condition::Error
         } else if s.feed == Feed::Offline {
             Condition::Offline
+        } else if s.token_refused.is_some() {
+            Condition::Unauthorized
         } else if s.feed == Feed::Starting || !s.tree_known {
             Condition::Starting
         } else if s.dead > 0 {
@@ -65,6 +77,7 @@ impl Condition {
         match self {
             Condition::Error => "error",
             Condition::Offline => "offline",
+            Condition::Unauthorized => "unauthorized",
             Condition::Starting => "starting",
             Condition::Attention => "attention",
             Condition::Syncing => "syncing",
@@ -76,6 +89,10 @@ impl Condition {
         match self {
             Condition::Error => "the journal cannot be written; saves fail, what was saved before is safe".into(),
             Condition::Offline => "the remote does not answer; saves are kept on this disk and go out when it is back".into(),
+            Condition::Unauthorized => {
+                let words = s.token_refused.as_deref().map(plain).unwrap_or_default();
+                format!("the remote refuses the token ({words}); saves are kept on this disk and go out with a new one")
+            }
             Condition::Starting if s.feed == Feed::Starting => "not connected to the remote yet".into(),
             Condition::Starting => "learning the tree".into(),
             Condition::Attention => format!("the remote refused {}; the bytes are kept", count(s.dead, "save")),
@@ -114,6 +131,12 @@ pub fn render_status(s: &Status) -> String {
         line("", &format!("the oldest waits since {oldest}"));
     }
     line("dead letters:", &s.dead.to_string());
+    for letter in &s.letters {
+        line("", &format!("{} {}: {}", plain(&letter.op_id), plain(&letter.path), last_error_line(letter)));
+    }
+    if s.dead > s.letters.len() as u64 {
+        line("", &format!("and {} more: ls .relay/dead-letter", s.dead - s.letters.len() as u64));
+    }
     line("failures:", &format!("{} since the beginning", count(s.failed_writebacks, "failed attempt")));
     if s.hidden_names > 0 {
         line("hidden:", &format!("{} of the remote that cannot be a file name here", count(s.hidden_names, "name")));
@@ -136,6 +159,7 @@ fn feed_line(s: &Status) -> String {
         Feed::Starting => "not followed yet",
         Feed::Polling => "followed by polling",
         Feed::Offline => "not followed, the last request got no answer",
+        Feed::Unauthorized => "not followed, the remote refuses the token",
     };
     let event = s.last_event_at.as_deref().map_or("no event yet".into(), |at| format!("last event {at}"));
     let sync = s.last_sync_at.as_deref().map_or("never in step yet".into(), |at| format!("in step at {at}"));
@@ -153,13 +177,29 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
             vec!["look at the disk of the state directory, then unmount and mount again:".into(), "relayfile doctor".into()]
         }
         Condition::Offline => vec!["nothing, if the network is known to be down; else:  relayfile doctor".into()],
+        Condition::Unauthorized => vec![
+            "write a new token to the token file; it is read again by itself (a token from the environment needs a remount)"
+                .into(),
+        ],
         Condition::Starting | Condition::Syncing => vec!["nothing, only wait; .relay/pending/ shows for what".into()],
         Condition::Attention => Vec::new(),
         Condition::Ready => vec!["nothing".into()],
     };
-    if s.dead > 0 {
-        let path = s.last_error.as_ref().map_or("the file".into(), |e| plain(&e.path).into_owned());
-        steps.push(format!("{path} still shows your version; correct it and save it once more to send it again"));
+    let is_conflict = |e: &&LastError| e.code == "conflict";
+    if let Some(letter) = s.letters.iter().find(|e| !is_conflict(e)) {
+        let (id, path) = (plain(&letter.op_id), plain(&letter.path));
+        steps.push(format!("correct {path}, which still shows your version, and save it once more; or send it as it is:"));
+        steps.push(format!("  mv .relay/dead-letter/{id}.json .relay/retry/"));
+    }
+    if let Some(letter) = s.letters.iter().find(is_conflict) {
+        let (id, path) = (plain(&letter.op_id), plain(&letter.path));
+        steps.push(format!("{path} was changed by somebody else; your version is .relay/dead-letter/{id}.payload"));
+        steps.push(format!(
+            "  bring the two together and save; or put yours on top:  relayfile writeback retry --opId {id} --force"
+        ));
+    }
+    if let Some(letter) = s.letters.first() {
+        steps.push(format!("or let a letter go:  rm .relay/dead-letter/{}.json", plain(&letter.op_id)));
     }
     steps
 }
@@ -227,14 +267,8 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
         dead_lettered: s.dead,
         failed_writebacks: s.failed_writebacks,
         oldest_pending_at: s.oldest_pending_at.as_deref(),
-        last_error: s.last_error.as_ref().map(|e| ErrorJson {
-            op_id: &e.op_id,
-            path: &e.path,
-            status: e.status,
-            code: &e.code,
-            message: &e.message,
-            at: &e.at,
-        }),
+        last_error: s.last_error.as_ref().map(error_json),
+        providers: s.provider_errors.iter().map(|(provider, e)| Provider { provider, last_error: error_json(e) }).collect(),
         store_failure: s.store_failure.as_deref(),
         counters: Counters {
             queued: s.pending,
@@ -276,6 +310,10 @@ pub fn render_operation_json(op: &OperationView) -> Vec<u8> {
     })
 }
 
+fn error_json(e: &LastError) -> ErrorJson<'_> {
+    ErrorJson { op_id: &e.op_id, path: &e.path, status: e.status, code: &e.code, message: &e.message, at: &e.at }
+}
+
 fn json(value: &impl Serialize) -> Vec<u8> {
     let mut out = serde_json::to_vec_pretty(value).expect("strings, numbers and flags always serialize");
     out.push(b'\n');
@@ -300,6 +338,7 @@ struct StateJson<'a> {
     failed_writebacks: u64,
     oldest_pending_at: Option<&'a str>,
     last_error: Option<ErrorJson<'a>>,
+    providers: Vec<Provider<'a>>,
     store_failure: Option<&'a str>,
     counters: Counters,
     event_listener: Listener<'a>,
@@ -333,6 +372,13 @@ struct ErrorJson<'a> {
     code: &'a str,
     message: &'a str,
     at: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Provider<'a> {
+    provider: &'a str,
+    last_error: ErrorJson<'a>,
 }
 
 #[derive(Serialize)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::status::{Feed, LastError, OperationView, Status};
+use crate::status::{Feed, LastError, LetterView, OperationView, Status, StatusSource};
 
 const OP: &str = "op_0123456789abc";
 
@@ -27,6 +27,9 @@ fn status() -> Status {
         failed_writebacks: 0,
         oldest_pending_at: None,
         last_error: None,
+        letters: Vec::new(),
+        provider_errors: Vec::new(),
+        token_refused: None,
         store_failure: None,
         hidden_names: 0,
     }
@@ -52,7 +55,7 @@ fn operation(id: &str) -> OperationView {
 }
 
 #[derive(Default)]
-struct Fake(Mutex<(Option<Status>, Vec<OperationView>)>);
+struct Fake(Mutex<(Option<Status>, Vec<OperationView>)>, Mutex<std::collections::BTreeMap<OpId, LetterView>>);
 
 impl StatusSource for Fake {
     fn status(&self) -> Status {
@@ -63,6 +66,25 @@ impl StatusSource for Fake {
     }
     fn pending_one(&self, op_id: &OpId) -> Option<OperationView> {
         self.0.lock().1.iter().find(|o| o.op_id == op_id.as_str()).cloned()
+    }
+    fn letters(&self) -> Vec<OpId> {
+        self.1.lock().keys().cloned().collect()
+    }
+    fn letter(&self, op_id: &OpId) -> Option<LetterView> {
+        self.1.lock().get(op_id).cloned()
+    }
+}
+
+impl Operator for Fake {
+    fn retry(&self, op_id: &OpId, force: bool) -> FsResult<Retried> {
+        assert!(!force, "a gesture never forces");
+        Ok(if self.1.lock().remove(op_id).is_some() { Retried::Queued } else { Retried::Unknown })
+    }
+    fn discard(&self, op_id: &OpId) -> FsResult<Discarded> {
+        Ok(if self.1.lock().remove(op_id).is_some() { Discarded::Done } else { Discarded::Unknown })
+    }
+    fn flush(&self) -> FsResult<u64> {
+        Ok(0)
     }
 }
 
@@ -142,9 +164,10 @@ fn a_listing_continues_where_it_stopped() {
     let (_, relay) = relay();
     let fh = relay.opendir(DIR).unwrap();
     let first = names(&relay, fh, 0, 3);
-    let rest = names(&relay, fh, first[2].1, 9);
+    let rest = names(&relay, fh, first[2].1, 99);
     let all: Vec<_> = first.into_iter().chain(rest).map(|(name, _)| name).collect();
-    assert_eq!(all, [".", "..", "README", ".gitignore", "status", "state.json", "pending"]);
+    let there = ["README", ".gitignore", "status", "state.json", "metrics", "log", "pending", "dead-letter", "retry"];
+    assert_eq!(all, [&[".", ".."][..], &there].concat());
 }
 
 #[test]
@@ -252,10 +275,83 @@ fn the_first_line_says_the_worst_that_is_true() {
 
 #[test]
 fn a_dead_letter_says_what_was_refused_and_what_to_do() {
-    let s = Status { dead: 1, last_error: Some(last_error("title is required")), ..status() };
+    let letter = last_error("title is required");
+    let s = Status { dead: 1, last_error: Some(letter.clone()), letters: vec![letter.clone()], ..status() };
     let text = render_status(&s);
     assert!(text.contains("422 schema_violation: title is required"), "{text}");
-    assert!(text.contains("save it once more"), "{text}");
+    assert!(text.contains("save it once more") && text.contains(".relay/retry/"), "{text}");
+    let conflict = LastError { code: "conflict".into(), ..letter };
+    let text = render_status(&Status { dead: 9, letters: vec![conflict], ..status() });
+    assert!(text.contains("--force") && text.contains("and 8 more"), "{text}");
+}
+
+#[test]
+fn a_refused_token_is_not_called_offline() {
+    let refused = Some("token expired".to_owned());
+    let text = render_status(&Status { feed: Feed::Unauthorized, token_refused: refused, pending: 1, ..status() });
+    assert!(text.starts_with("state:        unauthorized:"), "{text}");
+    assert!(text.contains("token expired") && text.contains("new token"), "{text}");
+}
+
+fn with_letter() -> (Arc<Fake>, RelayDir) {
+    let (fake, relay) = relay();
+    let letter = LetterView { record: b"{}".to_vec(), sidecar: b"{\"x\":1}".to_vec(), payload: None, changed_at: 1000 };
+    fake.1.lock().insert(OP.parse().unwrap(), letter);
+    (fake, relay)
+}
+
+#[test]
+fn a_letter_is_two_files_and_its_payload_if_there_is_one() {
+    let (fake, relay) = with_letter();
+    let dir = find(&relay, "dead-letter").unwrap().ino;
+    let fh = relay.opendir(dir).unwrap();
+    let listed = || -> Vec<_> { names(&relay, fh, 0, 9).into_iter().skip(2).map(|(name, _)| name).collect() };
+    assert_eq!(listed(), [format!("{OP}.json"), format!("{OP}.error.json")]);
+    assert_eq!(find(&relay, &format!("dead-letter/{OP}.error.json")).unwrap().size, 7);
+    assert_eq!(errno(find(&relay, &format!("dead-letter/{OP}.payload"))), libc::ENOENT);
+    let bytes = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(bytes.path(), "what was saved").unwrap();
+    fake.1.lock().get_mut(&OP.parse::<OpId>().unwrap()).unwrap().payload = Some(bytes.path().to_owned());
+    assert_eq!(listed().len(), 3);
+    let payload = find(&relay, &format!("dead-letter/{OP}.payload")).unwrap();
+    let fh = relay.open(payload.ino, libc::O_RDONLY).unwrap();
+    assert_eq!((payload.size, relay.read(fh, 0, 100).unwrap()), (14, b"what was saved".to_vec()));
+}
+
+#[test]
+fn moving_a_letter_to_retry_retries_it_and_removing_it_discards_it() {
+    let (fake, relay) = with_letter();
+    let dir = |name: &str| find(&relay, name).unwrap().ino;
+    let (letters, retry, pending) = (dir("dead-letter"), dir("retry"), dir("pending"));
+    let (record, sidecar) = (format!("{OP}.json"), format!("{OP}.error.json"));
+    let (record, sidecar) = (OsStr::new(&record), OsStr::new(&sidecar));
+    for (from, to) in [
+        ((letters, record), (retry, OsStr::new("other.json"))),
+        ((letters, sidecar), (retry, sidecar)),
+        ((letters, record), (pending, record)),
+        ((retry, record), (letters, record)),
+        ((pending, record), (retry, record)),
+    ] {
+        assert_eq!(errno(relay.rename(from, to)), libc::EPERM);
+    }
+    assert_eq!(errno(relay.unlink(letters, sidecar)), libc::EPERM);
+    assert_eq!(errno(relay.unlink(pending, record)), libc::EPERM);
+    assert_eq!(fake.1.lock().len(), 1, "nothing has happened so far");
+    relay.rename((letters, record), (retry, record)).unwrap();
+    assert_eq!(errno(relay.rename((letters, record), (retry, record))), libc::ENOENT);
+    let (fake, relay) = with_letter();
+    relay.unlink(letters, record).unwrap();
+    assert!(fake.1.lock().is_empty());
+    assert_eq!(errno(relay.unlink(letters, OsStr::new("../x.json"))), libc::ENOENT);
+}
+
+#[test]
+fn metrics_have_a_type_and_a_value_each() {
+    let text = render_metrics(&Status { dead: 2, workspace_id: "a\"b".into(), ..status() });
+    assert!(text.contains("relayfile_dead_letters{workspace=\"a\\\"b\",remote_root=\"/\"} 2\n"), "{text}");
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        assert!(line.rsplit(' ').next().unwrap().parse::<u64>().is_ok(), "{line}");
+    }
 }
 
 #[test]

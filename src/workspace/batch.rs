@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::ids::Ino;
+use crate::ids::{Ino, OpId};
 use crate::journal::{Durability, NodeRow, PathRule, Ticket, Tx, Version, now_ms};
 use crate::path::RemotePath;
 
@@ -29,6 +29,11 @@ enum Step {
     Gone(PathRule),
     Move { from: PathRule, to: PathRule, ino: Ino },
     Unflushed(RemotePath, Ino),
+    LinkDelete(RemotePath, OpId),
+    TakeLinked(OpId),
+    Applied(OpId, Option<Version>),
+    Refresh(RemotePath),
+    OutOfView(OpId),
 }
 
 #[derive(Default)]
@@ -128,6 +133,31 @@ impl Batch {
         self.steps.push(Step::Unflushed(path, ino));
     }
 
+    /// The delete of the path that is queued by now waits for `put`.
+    pub fn link_delete(&mut self, path: RemotePath, put: OpId) {
+        self.steps.push(Step::LinkDelete(path, put));
+    }
+
+    /// The deletes that were dropped with this put have come back.
+    pub fn take_linked(&mut self, put: OpId) {
+        self.steps.push(Step::TakeLinked(put));
+    }
+
+    /// The remote's feed shows that an operation was applied.
+    pub fn applied(&mut self, op: OpId, result: Option<Version>) {
+        self.steps.push(Step::Applied(op, result));
+    }
+
+    /// The view does not show any longer what this letter holds.
+    pub fn out_of_view(&mut self, op: OpId) {
+        self.steps.push(Step::OutOfView(op));
+    }
+
+    /// The remote is to be asked about the path, also after a restart.
+    pub fn refresh(&mut self, path: &RemotePath) {
+        self.steps.push(Step::Refresh(path.clone()));
+    }
+
     fn apply(&self, tx: &Tx<'_>, not_before: i64) -> rusqlite::Result<()> {
         for step in &self.steps {
             match step {
@@ -147,6 +177,11 @@ impl Batch {
                 Step::Gone(rule) => drop(tx.change_path(&rule.path, rule.local_only, None, not_before)?),
                 Step::Move { from, to, ino } => tx.move_path(from, to, *ino, not_before)?,
                 Step::Unflushed(path, ino) => tx.insert_unflushed(path, *ino)?,
+                Step::LinkDelete(path, put) => tx.link_delete(path, put)?,
+                Step::TakeLinked(put) => tx.take_linked(put)?,
+                Step::Applied(op, result) => tx.note_applied(op, result.as_ref())?,
+                Step::Refresh(path) => tx.note_unsure(path)?,
+                Step::OutOfView(op) => tx.out_of_view(op)?,
             }
         }
         Ok(())

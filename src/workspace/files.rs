@@ -82,14 +82,17 @@ fn stamp(m: &std::fs::Metadata) -> Stamp {
 pub(super) struct Store {
     files: PathBuf,
     payloads: PathBuf,
+    trash: PathBuf,
 }
 
 impl Store {
     /// Creates the directories where they are missing.
     pub fn open(state_dir: &Path) -> io::Result<Store> {
-        let store = Store { files: state_dir.join("files"), payloads: state_dir.join("payloads") };
-        std::fs::create_dir_all(&store.files)?;
-        std::fs::create_dir_all(&store.payloads)?;
+        let store =
+            Store { files: state_dir.join("files"), payloads: state_dir.join("payloads"), trash: state_dir.join("trash") };
+        for dir in [&store.files, &store.payloads, &store.trash] {
+            std::fs::create_dir_all(dir)?;
+        }
         Ok(store)
     }
 
@@ -134,6 +137,29 @@ impl Store {
 
     pub fn remove_payload(&self, op: &OpId) {
         remove(&self.payload_path(op));
+    }
+
+    /// Keeps the payload of a letter that was let go until the next start.
+    pub fn trash_payload(&self, op: &OpId) {
+        let (from, to) = (self.payload_path(op), self.trash.join(format!("{op}.payload")));
+        if let Err(e) = std::fs::rename(&from, to)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("cannot move {} to the trash: {e}", from.display());
+        }
+    }
+
+    /// Empties the trash, at start.
+    pub fn empty_trash(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.trash)? {
+            remove(&entry?.path());
+        }
+        Ok(())
+    }
+
+    /// Copies the working file of a letter that was never sent to where its payload would be.
+    pub fn copy_to_payload(&self, ino: Ino, op: &OpId) -> io::Result<()> {
+        std::fs::copy(self.path(ino), self.payload_path(op)).map(drop)
     }
 
     /// Makes the names in `files/` survive a loss of power.

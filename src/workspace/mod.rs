@@ -17,6 +17,7 @@ mod content;
 mod error;
 mod fetch;
 mod files;
+mod letters;
 mod namespace;
 mod recover;
 mod remote_changes;

@@ -16,12 +16,12 @@ use super::tree::{Body, Node, Tree};
 use super::{FsResult, Invalidation, Kind, Nanos, RESERVED_NAME, Workspace, now};
 
 /// A file of the remote as a listing or an event describes it.
-struct Seen<'a> {
-    path: &'a RemotePath,
-    version: Version,
+pub(super) struct Seen<'a> {
+    pub path: &'a RemotePath,
+    pub version: Version,
     /// `None`: an event, which does not say.
-    size: Option<SizeHint>,
-    edited_at_ms: Option<i64>,
+    pub size: Option<SizeHint>,
+    pub edited_at_ms: Option<i64>,
 }
 
 impl Workspace {
@@ -102,6 +102,10 @@ impl Workspace {
         let latest: HashMap<&RemotePath, &str> = events.iter().filter_map(|e| Some((e.path.as_ref()?, e.id.as_str()))).collect();
         for event in events {
             let Some(path) = &event.path else { continue };
+            if let Ok(op) = event.correlation_id.parse() {
+                let revision = event.revision.clone().filter(|_| event.kind != EventKind::Deleted);
+                batch.applied(op, revision.map(|revision| Version { revision, hash: event.hash }));
+            }
             if latest.get(path) == Some(&event.id.as_str()) {
                 self.apply_event(&mut tree, &mut batch, &mut news, path, event)?;
             }
@@ -288,7 +292,7 @@ impl Workspace {
         }
     }
 
-    fn remove_name(&self, tree: &mut Tree, batch: &mut Batch, parent: Ino, name: &OsStr, ino: Ino) {
+    pub(super) fn remove_name(&self, tree: &mut Tree, batch: &mut Batch, parent: Ino, name: &OsStr, ino: Ino) {
         tree.detach(parent, name);
         batch.delete_name(parent, name);
         if tree.get(ino).is_some_and(|n| n.links.is_empty()) {
@@ -307,14 +311,17 @@ impl Workspace {
             return None;
         }
         let existing = tree.resolve(path);
-        let known = existing.and_then(|i| tree.get(i)).and_then(Node::file).and_then(|f| f.version.as_ref());
-        let same = known.is_some_and(|v| v.same_as(&seen.version));
+        let shown = existing.and_then(|i| tree.get(i)).and_then(Node::file);
+        let mut same = shown.and_then(|f| f.version.as_ref()).is_some_and(|v| v.same_as(&seen.version));
+        let changed_here = shown.is_some_and(|f| f.content == ContentState::Dirty);
         if tree.has_work(path) {
             if !same {
                 batch.note(tree, path, Some(&seen.version));
             }
             return existing;
         }
+        // Local bytes that no work defends (the remote's version has taken the path) are not that version.
+        same &= !changed_here;
         let (name, parent_path) = (path.name()?, path.parent()?);
         let parent = self.ensure_dir(tree, batch, news, &parent_path)?;
         let name = OsStr::new(name);
@@ -359,7 +366,7 @@ impl Workspace {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn replace_content(
+    pub(super) fn replace_content(
         &self,
         tree: &mut Tree,
         batch: &mut Batch,
@@ -375,7 +382,7 @@ impl Workspace {
                 self.hide(seen.path.as_str(), &"it is a file and a directory at once; the directory is shown");
                 return None;
             }
-            Body::File(f) if f.content == ContentState::Dirty && f.version.is_none() => {
+            Body::File(_) if self.policy.is_local_only(seen.path.as_str()) => {
                 self.hide(seen.path.as_str(), &"a local-only file has its name");
                 return None;
             }

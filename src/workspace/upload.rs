@@ -2,8 +2,9 @@
 
 use std::io::Read;
 
+use crate::failpoint;
 use crate::ids::{ContentHash, OpId};
-use crate::journal::{ContentState, JournalError, OpKind, Operation, Stamp, Version};
+use crate::journal::{ContentState, Durability, Failure, JournalError, Meets, OpKind, Operation, Stamp, Version};
 use crate::path::RemotePath;
 use crate::remote::Accepted;
 use crate::writeback::{Contents, Snapshot, SnapshotError};
@@ -73,16 +74,20 @@ impl Contents for Workspace {
             None => (None, None),
         };
         let mut tree = self.tree.write();
-        {
+        if op.in_view {
             let mut fresh = self.fresh.lock();
             if fresh.0 > 0 {
                 fresh.1.insert(op.path.clone());
             }
+        } else {
+            // What the view shows is another version; it follows when nothing of the path is left to do.
+            tree.note(&op.path, version.clone());
         }
         let mut row = None;
         // Under another name the same bytes may still be on their way.
         let only_path = op.node.is_none_or(|ino| tree.paths(ino).iter().all(|p| *p == op.path || !tree.has_work(p)));
-        if let (OpKind::Put, Some(ino), Some(version)) = (op.kind, op.node, &version)
+        if op.in_view
+            && let (OpKind::Put, Some(ino), Some(version)) = (op.kind, op.node, &version)
             && let Some(node) = tree.get_mut(ino)
             && let Some(f) = node.file_mut()
         {
@@ -97,18 +102,19 @@ impl Contents for Workspace {
             row = (!node.links.is_empty()).then(|| node.row(ino));
         }
         let number = tree.work.get(&op.path).copied().unwrap_or(0);
-        let (path, id) = (op.path.clone(), op.op.clone());
+        let done = op.clone();
         let slot = std::sync::Arc::new(parking_lot::Mutex::new(None));
         let out = std::sync::Arc::clone(&slot);
-        let ticket = self.journal.submit(crate::journal::Durability::Process, move |tx| {
+        let ticket = self.journal.submit(Durability::Process, move |tx| {
             if let Some(row) = &row {
                 tx.put_node(row)?;
             }
-            *out.lock() = Some(tx.acknowledge(&id, &path, version.as_ref(), content_type.as_deref(), accepted.as_ref())?);
+            *out.lock() = Some(tx.acknowledge(&done, version.as_ref(), content_type.as_deref(), accepted.as_ref())?);
             Ok(())
         });
         drop(tree);
         ticket.wait()?;
+        failpoint::hit("acknowledged");
         self.store.remove_payload(&op.op);
         if slot.lock().take() == Some(true) {
             self.path_is_done(op, number);
@@ -116,19 +122,23 @@ impl Contents for Workspace {
         Ok(())
     }
 
-    fn buried(&self, op: &Operation) -> Result<(), JournalError> {
-        if op.kind == OpKind::Put {
-            return Ok(());
-        }
-        let number = self.tree.read().work.get(&op.path).copied().unwrap_or(0);
-        let path = op.path.clone();
-        let idle = self.journal.write(move |tx| tx.is_idle(&path))?;
-        if idle {
-            let mut tree = self.tree.write();
-            tree.clear_work(&op.path, number);
-            tree.refresh_later(&op.path);
-        }
-        Ok(())
+    fn bury(
+        &self,
+        op: &Operation,
+        failure: &Failure,
+        meets: &Meets,
+        payload: Option<(ContentHash, u64, String)>,
+    ) -> Result<(), JournalError> {
+        self.bury_operation(op, failure, meets, payload)
+    }
+
+    fn heard_of(&self, path: &RemotePath, version: Option<&Version>) -> Result<(), JournalError> {
+        let mut tree = self.tree.write();
+        tree.note(path, version.cloned());
+        let (path, version) = (path.clone(), version.cloned());
+        let ticket = self.journal.submit(Durability::Process, move |tx| tx.put_seen(&path, version.as_ref()));
+        drop(tree);
+        ticket.wait()
     }
 
     fn superseded(&self, op: &Operation) -> Result<(), JournalError> {
@@ -156,7 +166,7 @@ impl Workspace {
     fn path_is_done(&self, op: &Operation, number: u64) {
         let mut tree = self.tree.write();
         tree.clear_work(&op.path, number);
-        let Some(ino) = op.node.filter(|_| op.kind == OpKind::Put) else { return };
+        let Some(ino) = op.node.filter(|_| op.kind == OpKind::Put && op.in_view) else { return };
         if tree.has_work(&op.path) || tree.paths(ino).iter().any(|p| tree.has_work(p)) {
             return;
         }
@@ -175,6 +185,11 @@ impl Workspace {
     /// Test and control access: whether local work of a path is open.
     pub fn has_work(&self, path: &RemotePath) -> bool {
         self.tree.read().has_work(path)
+    }
+
+    /// Where the payload of an operation is, if it has one.
+    pub fn payload_path(&self, op: &OpId) -> std::path::PathBuf {
+        self.store.payload_path(op)
     }
 
     /// The content type that the view has for a path, if it knows one.

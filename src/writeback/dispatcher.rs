@@ -108,6 +108,12 @@ impl Writeback {
         Ok(Writeback { journal, circuit, gate, stop, wake: wake.0, progress, ended })
     }
 
+    /// Looks at the queue now; a remote that did not answer is tried at once.
+    pub fn wake(&self) {
+        self.circuit.probe_now();
+        let _ = self.wake.try_send(());
+    }
+
     pub fn circuit(&self) -> CircuitState {
         self.circuit.state()
     }

@@ -14,6 +14,7 @@
 
 pub mod coalesce;
 
+mod asking;
 mod backoff;
 mod circuit;
 mod dispatcher;
@@ -25,7 +26,7 @@ pub use dispatcher::{Settings, Writeback};
 pub use gate::Gate;
 
 use crate::ids::{ContentHash, OpId};
-use crate::journal::{JournalError, Operation, Stamp, Version};
+use crate::journal::{Failure, JournalError, Meets, Operation, Stamp, Version};
 use crate::path::RemotePath;
 use crate::remote::{Accepted, RemoteError};
 
@@ -70,8 +71,19 @@ pub trait Contents: Send + Sync {
         stamp: Option<Stamp>,
     ) -> Result<(), JournalError>;
 
-    /// The operation is dead. After a delete the remote's file comes back; after a put the local content stays.
-    fn buried(&self, op: &Operation) -> Result<(), JournalError>;
+    /// The operation dies: records it, in one transaction with what follows from it. After a delete the remote's file comes
+    /// back; after a put the local content stays, unless another version of the remote takes the path.
+    fn bury(
+        &self,
+        op: &Operation,
+        failure: &Failure,
+        meets: &Meets,
+        payload: Option<(ContentHash, u64, String)>,
+    ) -> Result<(), JournalError>;
+
+    /// The remote was found to have this version at a path with local work (`None`: nothing); the view follows it when the
+    /// work ends.
+    fn heard_of(&self, path: &RemotePath, version: Option<&Version>) -> Result<(), JournalError>;
 
     /// What the operation should have sent is gone.
     fn superseded(&self, op: &Operation) -> Result<(), JournalError>;

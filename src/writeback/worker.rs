@@ -6,12 +6,14 @@
 //! | after the claim, before `sent` | in flight, not sent | becomes due; a snapshot is taken anew |
 //! | after `sent`, before the response | in flight, sent, payload on disk | becomes due; asks the remote before it repeats |
 //! | after the response, before the record | the same | asks, finds its bytes at the remote, is acknowledged |
-//! | after the record | acknowledged | nothing |
+//! | after the record | acknowledged, waiting or dead | nothing; files that the record made needless are swept |
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::failpoint;
 use crate::ids::{ContentHash, OpId};
-use crate::journal::{Durability, Journal, JournalError, OpKind, Operation, Stamp, Version, now_ms};
+use crate::journal::{Durability, Failure, Journal, JournalError, Meets, OpKind, Operation, Stamp, Version, now_ms};
 use crate::remote::{Accepted, ErrorKind, Outcome, Precondition, Remote, RemoteError, classify};
 
 use super::circuit::{Circuit, CircuitState};
@@ -29,11 +31,26 @@ pub(super) struct Worker {
 }
 
 /// What is about to be sent.
-struct Outgoing {
-    bytes: Vec<u8>,
-    hash: ContentHash,
-    content_type: String,
-    stamp: Option<Stamp>,
+pub(super) struct Outgoing {
+    pub bytes: Vec<u8>,
+    pub hash: ContentHash,
+    pub content_type: String,
+    pub stamp: Option<Stamp>,
+}
+
+impl Outgoing {
+    /// What the journal keeps of it when the operation dies.
+    fn payload(&self) -> (ContentHash, u64, String) {
+        (self.hash, self.bytes.len() as u64, self.content_type.clone())
+    }
+}
+
+/// What asking the remote has shown.
+pub(super) enum Asked {
+    /// The operation has reached its next state.
+    Done(Result<(), JournalError>),
+    /// The remote is where this operation expects it: the request was not applied.
+    Send(Box<Operation>),
 }
 
 impl Worker {
@@ -43,14 +60,15 @@ impl Worker {
             self.circuit.probe_ends();
             return Ok(());
         };
+        failpoint::hit("claimed");
         match self.contents.before_change(&op.path) {
             Ok(()) => {}
-            Err(SnapshotError::Remote(e)) => return self.failed(&op, &e),
+            Err(SnapshotError::Remote(e)) => return self.failed(&op, &e, None),
             Err(SnapshotError::Local(why)) => return self.local_trouble(&op, &why),
         }
         match op.kind {
-            OpKind::Put => self.put(&op),
-            OpKind::Delete => self.delete(&op),
+            OpKind::Put => self.put(op),
+            OpKind::Delete => self.delete(op),
         }
     }
 
@@ -62,67 +80,80 @@ impl Worker {
         self.circuit.probe_ends();
     }
 
-    fn put(&self, op: &Operation) -> Result<(), JournalError> {
+    fn put(&self, mut op: Operation) -> Result<(), JournalError> {
         let out = if op.sent {
-            match self.frozen(op) {
+            match self.frozen(&op) {
                 Ok(out) => out,
-                Err(e) => return self.bury_local(op, &format!("the payload cannot be read: {e}")),
+                Err(e) => return self.bury_local(&op, &format!("the payload cannot be read: {e}")),
             }
         } else {
-            match self.contents.snapshot(op) {
+            match self.contents.snapshot(&op) {
                 Ok(Snapshot::Ready { bytes, hash, stamp, content_type }) => {
                     let content_type = content_type.unwrap_or_else(|| content_type_of(op.path.as_str(), &bytes));
                     Outgoing { bytes, hash, content_type, stamp: Some(stamp) }
                 }
-                Ok(Snapshot::Busy) => return self.postpone(op),
+                Ok(Snapshot::Busy) => return self.postpone(&op),
                 Ok(Snapshot::Vanished) => {
                     self.circuit.probe_ends();
-                    return self.contents.superseded(op);
+                    return self.contents.superseded(&op);
                 }
-                Err(SnapshotError::Remote(e)) => return self.failed(op, &e),
-                Err(SnapshotError::Local(why)) => return self.local_trouble(op, &why),
+                Err(SnapshotError::Remote(e)) => return self.failed(&op, &e, None),
+                Err(SnapshotError::Local(why)) => return self.local_trouble(&op, &why),
             }
         };
-        if let Some(base) = op.base.as_ref().filter(|b| b.hash == Some(out.hash)) {
+        failpoint::hit("payload-written");
+        if let Some(base) = op.base.as_ref().filter(|b| !op.force && b.hash == Some(out.hash)) {
             // The same bytes as the remote has: nothing to say.
             self.circuit.probe_ends();
-            return self.contents.acknowledged(op, Some((base.clone(), None)), None, out.stamp);
+            return self.contents.acknowledged(&op, Some((base.clone(), None)), None, out.stamp);
         }
-        if op.sent || self.journal.has_note(&op.path)? {
-            match self.ask(op, Some(&out)) {
+        if op.force || op.sent || self.journal.has_note(&op.path)? {
+            match self.ask(&op, Some(&out)) {
                 Asked::Done(result) => return result,
-                Asked::SendAgain => {}
+                Asked::Send(next) => op = *next,
             }
         }
         if !op.sent {
             let (id, hash, size, kind) = (op.op.clone(), out.hash, out.bytes.len() as u64, out.content_type.clone());
             self.journal.write(move |tx| tx.set_sent(&id, Some((hash, size)), Some(&kind)))?;
         }
+        failpoint::hit("sent");
         let precondition = match &op.base {
             Some(base) => Precondition::Revision(base.revision.clone()),
             None => Precondition::Absent,
         };
-        match self.remote.put(&op.path, &out.bytes, &out.content_type, &precondition, &op.op) {
+        let answer = self.remote.put(&op.path, &out.bytes, &out.content_type, &precondition, &op.op);
+        failpoint::hit("answered");
+        match answer {
             Ok(accepted) => {
                 self.circuit.close();
                 match accepted.revision.clone() {
-                    Some(revision) => self.put_done(op, out, revision, accepted),
+                    Some(revision) => self.put_done(&op, out, revision, accepted),
                     // An acceptance without a revision: the next edit would have no base, so it is asked for.
-                    None => match self.ask(op, Some(&out)) {
+                    None => match self.ask(&op, Some(&out)) {
                         Asked::Done(result) => result,
-                        Asked::SendAgain => self.retry(op, false, None, "bad_response", "accepted without a revision", None),
+                        Asked::Send(op) => {
+                            let failure = Failure {
+                                code: "bad_response".into(),
+                                message: "accepted without a revision".into(),
+                                ..Failure::default()
+                            };
+                            self.retry(&op, true, &failure, None)
+                        }
                     },
                 }
             }
             Err(e) if classify(e.kind) == Outcome::Conflict => {
                 self.circuit.close();
+                self.log_refusal(&op, &e);
                 // Perhaps an earlier request of this very operation was applied and its response lost.
-                match self.ask(op, Some(&out)) {
+                match self.ask(&op, Some(&out)) {
                     Asked::Done(result) => result,
-                    Asked::SendAgain => self.bury(op, &e, "conflict"),
+                    // It says conflict, and has what the edit was based on. One of the two will have changed soon.
+                    Asked::Send(op) => self.transient(&op, &e, "conflict", Some(&out)),
                 }
             }
-            Err(e) => self.failed(op, &e),
+            Err(e) => self.failed(&op, &e, Some(&out)),
         }
     }
 
@@ -148,73 +179,45 @@ impl Worker {
         Ok(Outgoing { bytes, hash, content_type, stamp: None })
     }
 
-    fn delete(&self, op: &Operation) -> Result<(), JournalError> {
-        let Some(base) = &op.base else {
+    fn delete(&self, mut op: Operation) -> Result<(), JournalError> {
+        if op.base.is_none() && !op.force {
             self.circuit.probe_ends();
-            return self.contents.acknowledged(op, None, None, None); // the remote never had it
-        };
-        if op.sent || self.journal.has_note(&op.path)? {
-            match self.ask(op, None) {
+            return self.contents.acknowledged(&op, None, None, None); // the remote never had it
+        }
+        if op.force || op.sent || self.journal.has_note(&op.path)? {
+            match self.ask(&op, None) {
                 Asked::Done(result) => return result,
-                Asked::SendAgain => {}
+                Asked::Send(next) => op = *next,
             }
         }
+        let Some(base) = op.base.clone() else {
+            return self.contents.acknowledged(&op, None, None, None);
+        };
         if !op.sent {
             let id = op.op.clone();
             self.journal.write(move |tx| tx.set_sent(&id, None, None))?;
         }
-        match self.remote.delete(&op.path, &base.revision, &op.op) {
+        failpoint::hit("sent");
+        let answer = self.remote.delete(&op.path, &base.revision, &op.op);
+        failpoint::hit("answered");
+        match answer {
             Ok(accepted) => {
                 self.circuit.close();
-                self.contents.acknowledged(op, None, Some(accepted), None)
+                self.contents.acknowledged(&op, None, Some(accepted), None)
             }
             Err(e) if e.kind == ErrorKind::NotFound => {
                 self.circuit.close();
-                self.contents.acknowledged(op, None, None, None)
+                self.contents.acknowledged(&op, None, None, None)
             }
             Err(e) if classify(e.kind) == Outcome::Conflict => {
                 self.circuit.close();
-                self.bury(op, &e, "conflict")
-            }
-            Err(e) => self.failed(op, &e),
-        }
-    }
-
-    /// Asks the remote what it has, before a request that may already have been applied is repeated.
-    fn ask(&self, op: &Operation, out: Option<&Outgoing>) -> Asked {
-        match self.remote.get(&op.path) {
-            Ok(file) => {
-                self.circuit.close();
-                if let Some(out) = out.filter(|o| o.hash == file.hash) {
-                    log::info!("{}: {} was already at the remote as {}", op.op, op.path, file.revision);
-                    let version = Version { revision: file.revision, hash: Some(file.hash) };
-                    return Asked::Done(self.contents.acknowledged(
-                        op,
-                        Some((version, Some(file.content_type))),
-                        None,
-                        out.stamp,
-                    ));
-                }
-                let now = Version { revision: file.revision, hash: Some(file.hash) };
-                if op.base.as_ref().is_some_and(|b| b.same_as(&now)) {
-                    return Asked::SendAgain;
-                }
-                Asked::Done(
-                    self.bury_conflict(
-                        op,
-                        &format!("the remote has {} now, not the version this edit was based on", now.revision),
-                    ),
-                )
-            }
-            Err(e) if e.kind == ErrorKind::NotFound => {
-                self.circuit.close();
-                match (op.kind, &op.base) {
-                    (OpKind::Delete, _) => Asked::Done(self.contents.acknowledged(op, None, None, None)),
-                    (OpKind::Put, None) => Asked::SendAgain,
-                    (OpKind::Put, Some(_)) => Asked::Done(self.bury_conflict(op, "the file was deleted at the remote")),
+                self.log_refusal(&op, &e);
+                match self.ask(&op, None) {
+                    Asked::Done(result) => result,
+                    Asked::Send(op) => self.transient(&op, &e, "conflict", None),
                 }
             }
-            Err(e) => Asked::Done(self.failed(op, &e)),
+            Err(e) => self.failed(&op, &e, None),
         }
     }
 
@@ -224,90 +227,96 @@ impl Worker {
         self.journal.write(move |tx| tx.postpone(&id, at))
     }
 
-    fn failed(&self, op: &Operation, e: &RemoteError) -> Result<(), JournalError> {
-        let body: String = e.body.chars().take(1024).collect();
+    /// A request that did not succeed, for any reason but a conflict with what the remote has.
+    pub(super) fn failed(&self, op: &Operation, e: &RemoteError, out: Option<&Outgoing>) -> Result<(), JournalError> {
         match classify(e.kind) {
             Outcome::Unreachable => {
                 self.circuit.open(CircuitState::Unreachable { why: e.message.clone() });
-                self.retry(op, false, None, &e.code, &e.message, None)
+                self.retry(op, false, &failure(e, &e.code), None)
             }
             Outcome::Unauthorized => {
-                log::warn!("{}: {} status 401: {body}", op.op, op.path);
+                self.log_refusal(op, e);
                 self.circuit.open(CircuitState::Unauthorized { why: e.message.clone() });
-                self.retry(op, false, e.status, &e.code, &e.message, None)
+                self.retry(op, false, &failure(e, &e.code), None)
             }
             Outcome::Transient => {
-                self.circuit.close();
-                log::warn!("{}: {} status {:?}, attempt {}: {body}", op.op, op.path, e.status, op.attempts + 1);
-                if op.attempts + 1 >= self.max_attempts {
-                    return self.bury(op, e, &e.code);
-                }
-                self.retry(op, true, e.status, &e.code, &e.message, e.retry_after)
+                self.log_refusal(op, e);
+                self.transient(op, e, &e.code, out)
             }
-            Outcome::Conflict => self.bury(op, e, "conflict"),
-            Outcome::Permanent => self.bury(op, e, &e.code),
+            Outcome::Conflict => {
+                self.log_refusal(op, e);
+                self.bury(op, &failure(e, "conflict"), &Meets::Refusal, out)
+            }
+            Outcome::Permanent => {
+                self.log_refusal(op, e);
+                self.bury(op, &failure(e, &e.code), &Meets::Refusal, out)
+            }
         }
     }
 
-    fn retry(
+    /// Again later, within the budget.
+    fn transient(&self, op: &Operation, e: &RemoteError, code: &str, out: Option<&Outgoing>) -> Result<(), JournalError> {
+        self.circuit.close();
+        if op.spent() + 1 >= self.max_attempts {
+            return self.bury(op, &failure(e, code), &Meets::Refusal, out);
+        }
+        self.retry(op, true, &failure(e, code), e.retry_after)
+    }
+
+    fn log_refusal(&self, op: &Operation, e: &RemoteError) {
+        let body: String = e.body.chars().take(1024).collect();
+        let (id, kind, path, attempt) = (&op.op, op.kind.as_str(), &op.path, op.attempts + 1);
+        match e.status {
+            Some(status) => log::warn!("{id}: {kind} of {path}: status {status}, attempt {attempt}: {body}"),
+            None => log::warn!("{id}: {kind} of {path}: attempt {attempt}: {}", e.message),
+        }
+    }
+
+    fn retry(&self, op: &Operation, spends: bool, failure: &Failure, retry_after: Option<Duration>) -> Result<(), JournalError> {
+        // While the circuit is open it decides when; the row only has to be due by then.
+        let wait = if spends { backoff::delay(op.spent() + 1, retry_after, fastrand::f64()).as_millis() as i64 } else { 0 };
+        let (id, failure) = (op.op.clone(), failure.clone());
+        failpoint::hit("before-retry-later");
+        self.journal.write(move |tx| tx.retry_later(&id, now_ms() + wait, spends, &failure))?;
+        failpoint::hit("retry-later");
+        Ok(())
+    }
+
+    pub(super) fn bury(
         &self,
         op: &Operation,
-        counts: bool,
-        status: Option<u16>,
-        code: &str,
-        message: &str,
-        retry_after: Option<std::time::Duration>,
+        failure: &Failure,
+        meets: &Meets,
+        out: Option<&Outgoing>,
     ) -> Result<(), JournalError> {
-        // While the circuit is open it decides when; the row only has to be due by then.
-        let wait = if counts { backoff::delay(op.attempts + 1, retry_after, fastrand::f64()).as_millis() as i64 } else { 0 };
-        let (id, code, message) = (op.op.clone(), code.to_owned(), message.to_owned());
-        self.journal.write(move |tx| tx.retry_later(&id, now_ms() + wait, counts, status, &code, &message))
-    }
-
-    fn bury(&self, op: &Operation, e: &RemoteError, code: &str) -> Result<(), JournalError> {
         self.circuit.close();
-        let body: String = e.body.chars().take(1024).collect();
-        log::error!(
-            "{}: {} of {} refused, status {:?}, attempt {}: {body}; the edit is kept",
-            op.op,
-            op.kind.as_str(),
-            op.path,
-            e.status,
-            op.attempts + 1
-        );
-        let (id, status, code, message) = (op.op.clone(), e.status, code.to_owned(), e.message.clone());
-        self.journal.write(move |tx| tx.bury(&id, status, &code, &message))?;
-        self.contents.buried(op)
-    }
-
-    fn bury_conflict(&self, op: &Operation, why: &str) -> Result<(), JournalError> {
-        log::error!("{}: {} of {}: conflict: {why}; the edit is kept", op.op, op.kind.as_str(), op.path);
-        let (id, why) = (op.op.clone(), why.to_owned());
-        self.journal.write(move |tx| tx.bury(&id, Some(409), "conflict", &why))?;
-        self.contents.buried(op)
+        let (id, kind, path, words) = (&op.op, op.kind.as_str(), &op.path, &failure.message);
+        log::error!("{id}: {kind} of {path} is a dead letter after attempt {}: {words}; the edit is kept", op.attempts + 1);
+        failpoint::hit("before-bury");
+        self.contents.bury(op, failure, meets, out.map(Outgoing::payload))?;
+        failpoint::hit("buried");
+        Ok(())
     }
 
     /// The disk of the state directory is full or failing: nothing was sent, nothing is lost, and it is tried again.
     fn local_trouble(&self, op: &Operation, why: &str) -> Result<(), JournalError> {
         self.circuit.probe_ends();
         log::warn!("{}: {}: {why}; tried again in {} s", op.op, op.path, LOCAL_RETRY_MS / 1000);
-        let (id, why) = (op.op.clone(), why.to_owned());
-        self.journal.write(move |tx| tx.retry_later(&id, now_ms() + LOCAL_RETRY_MS, false, None, "local_io", &why))
+        let failure = Failure { code: "local_io".into(), message: why.to_owned(), ..Failure::default() };
+        let id = op.op.clone();
+        self.journal.write(move |tx| tx.retry_later(&id, now_ms() + LOCAL_RETRY_MS, false, &failure))
     }
 
     fn bury_local(&self, op: &Operation, why: &str) -> Result<(), JournalError> {
         self.circuit.probe_ends();
         log::error!("{}: {} of {}: {why}", op.op, op.kind.as_str(), op.path);
-        let (id, why) = (op.op.clone(), why.to_owned());
-        self.journal.write(move |tx| tx.bury(&id, None, "local_io", &why))
+        let failure = Failure { code: "local_io".into(), message: why.to_owned(), ..Failure::default() };
+        self.contents.bury(op, &failure, &Meets::Refusal, None)
     }
 }
 
-enum Asked {
-    /// The operation has reached its next state.
-    Done(Result<(), JournalError>),
-    /// The remote is where the operation expects it: the request was not applied.
-    SendAgain,
+fn failure(e: &RemoteError, code: &str) -> Failure {
+    Failure { status: e.status, code: code.to_owned(), message: e.message.clone(), body: e.body.chars().take(1024).collect() }
 }
 
 /// A new file's content type, by its name, else by its bytes (the remote would call everything text/markdown).

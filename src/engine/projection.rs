@@ -1,7 +1,6 @@
-//! `state.json` in the state directory: a projection of the journal, written after the commits that it describes, at most
-//! four times a second, temp + rename.
+//! `state.json` and `dead-letter/` in the state directory: projections of the journal, written after the commits that they
+//! describe, at most four times a second, temp + rename.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,6 +8,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
+use crate::deadletter::{Shelf, replace};
+use crate::failpoint;
 use crate::journal::Journal;
 use crate::relaydir::render_state_json;
 use crate::status::StatusSource;
@@ -21,7 +22,12 @@ pub(super) struct Projection {
 }
 
 impl Projection {
-    pub fn start(state_dir: &Path, journal: Journal, source: Arc<dyn StatusSource>) -> std::io::Result<Projection> {
+    pub fn start(
+        state_dir: &Path,
+        journal: Journal,
+        source: Arc<dyn StatusSource>,
+        mut shelf: Shelf,
+    ) -> std::io::Result<Projection> {
         let (stop, stopped) = bounded(1);
         let dir: PathBuf = state_dir.into();
         let thread = std::thread::Builder::new().name("relayfile-proj".into()).spawn(move || {
@@ -31,9 +37,7 @@ impl Projection {
                 let commits = journal.commits();
                 if written != Some(commits) || ending {
                     written = Some(commits);
-                    if let Err(e) = replace(&dir, "state.json", &render_state_json(&source.status())) {
-                        log::warn!("state.json could not be written: {e}");
-                    }
+                    write_once(&dir, &journal, &*source, &mut shelf);
                 }
                 if ending {
                     return;
@@ -50,10 +54,14 @@ impl Projection {
     }
 }
 
-/// Replaces a file of the state directory in one step.
-pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let mut temp = tempfile::Builder::new().prefix(name).suffix(".tmp").tempfile_in(dir)?;
-    temp.write_all(bytes)?;
-    temp.persist(dir.join(name))?;
-    Ok(())
+/// Brings the files to what the journal says now. What cannot be written is logged; the journal has it all.
+pub(super) fn write_once(dir: &Path, journal: &Journal, source: &dyn StatusSource, shelf: &mut Shelf) {
+    if let Err(e) = shelf.sync(journal) {
+        log::warn!("the files in {}/dead-letter could not be written: {e}", dir.display());
+    }
+    let bytes = render_state_json(&source.status());
+    failpoint::hit("state-json");
+    if let Err(e) = replace(dir, "state.json", &bytes) {
+        log::warn!("state.json could not be written: {e}");
+    }
 }

@@ -1,0 +1,35 @@
+//! The commands' end.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{LINE_MAX, Reply, Request, address};
+
+/// How long a holder may take; what it does is local.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// Nobody listens: the holder is starting, ending, or of an older version.
+    #[error("nobody listens at control.sock: {0}")]
+    Nobody(io::Error),
+    #[error("control.sock: {0}")]
+    Broken(#[from] io::Error),
+}
+
+/// Asks the holder of the lease of `state_dir`.
+pub fn ask(state_dir: &Path, request: &Request) -> Result<Reply, Unanswered> {
+    let (_dir, path) = address(state_dir).map_err(Unanswered::Nobody)?;
+    let mut stream = UnixStream::connect(path).map_err(Unanswered::Nobody)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut text = serde_json::to_string(request).map_err(io::Error::from)?;
+    text.push('\n');
+    stream.write_all(text.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream.take(LINE_MAX)).read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(|e| Unanswered::Broken(io::Error::other(format!("not a reply: {e}"))))
+}

@@ -1,0 +1,72 @@
+//! `control.sock` in the state directory: how the commands ask the holder of the lease for a change.
+//!
+//! One JSON line each way, one request a connection. Only the holder writes the journal; the socket is 0600 in a directory of
+//! 0700, and whoever connects must be its owner or root.
+//!
+//! ```text
+//! {"do":"retry","opId":"op_…","force":false}    {"retried":"queued"}
+//! {"do":"discard","opId":"op_…"}                {"discarded":"done"}
+//! {"do":"flush"}                                {"flushed":3}
+//! anything that fails                           {"failed":{"message":"…","busy":false}}
+//! ```
+
+mod client;
+mod server;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::OpId;
+use crate::journal::{Discarded, Retried};
+
+pub use client::{Unanswered, ask};
+pub use server::Control;
+
+/// The socket in a state directory.
+pub const SOCKET: &str = "control.sock";
+
+/// Longest line in bytes, either way.
+const LINE_MAX: u64 = 64 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    #[serde(rename_all = "camelCase")]
+    Retry {
+        op_id: OpId,
+        #[serde(default)]
+        force: bool,
+    },
+    #[serde(rename_all = "camelCase")]
+    Discard { op_id: OpId },
+    /// Everything that waits for its settle window is due now.
+    Flush,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Retried(Retried),
+    Discarded(Discarded),
+    /// Operations that are open.
+    Flushed(u64),
+    Failed {
+        message: String,
+        /// It may work in a moment (a file is open for writing).
+        busy: bool,
+    },
+}
+
+/// An address that is short enough for a socket (108 bytes, unix(7)) however long the path of the directory is: through a
+/// descriptor of the directory, which must stay open as long as the address is used.
+fn address(state_dir: &Path) -> std::io::Result<(std::fs::File, PathBuf)> {
+    let dir = std::fs::File::open(state_dir)?;
+    let direct = state_dir.join(SOCKET);
+    if direct.as_os_str().as_bytes().len() < 100 {
+        return Ok((dir, direct));
+    }
+    let through = format!("/proc/self/fd/{}/{SOCKET}", std::os::fd::AsRawFd::as_raw_fd(&dir));
+    Ok((dir, through.into()))
+}

@@ -1,0 +1,267 @@
+//! Dead letters and the view: what a path shows when its operation dies, when a person retries it, and when one discards it.
+//!
+//! | the operation | the path shows |
+//! |---|---|
+//! | a put that the remote refuses | the local version, until it is saved again, retried with success, or discarded |
+//! | a put that met another version | the remote's version; ours is in the letter |
+//! | a put of a file that was deleted at the remote | the local version; the next save creates the file |
+//! | a delete that dies | the remote's file again |
+//! | discarded | the remote's version, or nothing if the remote never had it |
+
+use std::ffi::OsStr;
+
+use parking_lot::Mutex;
+
+use crate::failpoint;
+use crate::ids::{ContentHash, Ino, OpId};
+use crate::journal::{
+    ContentState, Discarded, Durability, Failure, JournalError, Meets, OpKind, OpState, Operation, Retried, Version,
+};
+use crate::path::RemotePath;
+
+use super::batch::Batch;
+use super::tree::{Node, Tree};
+use super::{FsError, FsResult, Invalidation, Workspace};
+
+impl Workspace {
+    pub(super) fn bury_operation(
+        &self,
+        op: &Operation,
+        failure: &Failure,
+        meets: &Meets,
+        payload: Option<(ContentHash, u64, String)>,
+    ) -> Result<(), JournalError> {
+        let mut tree = self.tree.write();
+        let number = tree.work.get(&op.path).copied().unwrap_or(0);
+        let mut row = None;
+        match meets {
+            Meets::Version(version) => tree.note(&op.path, Some(version.clone())),
+            // There is nothing left that a revision could name.
+            Meets::Nothing => {
+                if let Some(ino) = op.node
+                    && let Some(node) = tree.get_mut(ino).filter(|n| !n.links.is_empty())
+                    && let Some(f) = node.file_mut()
+                {
+                    f.version = None;
+                    row = Some(node.row(ino));
+                }
+            }
+            Meets::Refusal => {}
+        }
+        let slot = std::sync::Arc::new(Mutex::new((Vec::new(), false)));
+        let out = std::sync::Arc::clone(&slot);
+        let (dead, failure, meets) = (op.clone(), failure.clone(), meets.clone());
+        let ticket = self.journal.submit(Durability::Process, move |tx| {
+            if let Some(row) = &row {
+                tx.put_node(row)?;
+            }
+            let mut dropped = Vec::new();
+            for path in tx.bury(&dead, &failure, &meets, payload.clone())? {
+                let idle = tx.is_idle(&path)?;
+                dropped.push((path, idle));
+            }
+            *out.lock() = (dropped, tx.is_idle(&dead.path)?);
+            Ok(())
+        });
+        drop(tree);
+        ticket.wait()?;
+        let (dropped, idle) = std::mem::take(&mut *slot.lock());
+        let mut tree = self.tree.write();
+        if idle {
+            tree.clear_work(&op.path, number);
+            tree.refresh_later(&op.path);
+        }
+        // The deletes that waited for this put: their files are still at the remote.
+        for (path, idle) in dropped {
+            if idle {
+                tree.work.remove(&path);
+                tree.refresh_later(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Retries a dead letter: it is due at once. With `force` it goes on top of whatever the remote has.
+    pub fn retry(&self, op: &OpId, force: bool) -> FsResult<Retried> {
+        let Some(letter) = self.journal.operation(op)? else { return Ok(Retried::Unknown) };
+        let needs_payload = letter.state == OpState::Dead && letter.kind == OpKind::Put && letter.sent;
+        if needs_payload && !self.store.payload_path(op).exists() {
+            return Ok(Retried::NoPayload);
+        }
+        let linked = self.journal.linked_deletes(op)?;
+        let mut tree = self.tree.write();
+        let number = tree.mark_work(&letter.path);
+        let slot = std::sync::Arc::new(Mutex::new(None));
+        let (out, id, path) = (std::sync::Arc::clone(&slot), op.clone(), letter.path.clone());
+        let ticket = self.journal.submit(Durability::Process, move |tx| {
+            *out.lock() = Some((tx.retry(&id, force)?, tx.is_idle(&path)?));
+            Ok(())
+        });
+        drop(tree);
+        let committed = ticket.wait();
+        let (outcome, idle) = slot.lock().take().unwrap_or((Retried::Unknown, false));
+        if idle || committed.is_err() {
+            self.tree.write().clear_work(&letter.path, number);
+        }
+        committed?;
+        if outcome == Retried::Queued {
+            failpoint::hit("retried");
+            self.bring_back_deletes(op, linked)?;
+            self.wake_writeback();
+        }
+        Ok(outcome)
+    }
+
+    /// The deletes that were dropped when this put died, unless somebody has worked on their paths since.
+    fn bring_back_deletes(&self, put: &OpId, linked: Vec<(RemotePath, Option<Version>)>) -> FsResult<()> {
+        if linked.is_empty() {
+            return Ok(());
+        }
+        let mut tree = self.tree.write();
+        let (mut batch, mut news) = (Batch::default(), Vec::new());
+        for (path, base) in linked {
+            if tree.has_work(&path) {
+                continue;
+            }
+            let shown = tree.resolve(&path);
+            let as_it_was = shown.and_then(|i| tree.get(i)).and_then(Node::file).is_some_and(|f| {
+                f.content != ContentState::Dirty && matches!((&f.version, &base), (Some(now), Some(then)) if now.same_as(then))
+            });
+            if shown.is_some() && !as_it_was {
+                continue;
+            }
+            if let (Some(ino), Some(name), Some(parent)) = (shown, path.name(), path.parent().and_then(|p| tree.resolve(&p))) {
+                self.remove_name(&mut tree, &mut batch, parent, OsStr::new(name), ino);
+                news.push(Invalidation::Entry { parent, name: name.into() });
+                news.push(Invalidation::Attributes(parent));
+            }
+            batch.gone(&mut tree, self.rule(path.clone()));
+            batch.link_delete(path, put.clone());
+        }
+        batch.take_linked(put.clone());
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)
+    }
+
+    /// Lets a dead letter go: the path returns to the remote's version, or goes if the remote has none. EBUSY while a program
+    /// has the file open for writing.
+    ///
+    /// First the letter is discarded, then the path returns; an end of the process between the two is made good by
+    /// [`Workspace::recover`].
+    pub fn discard(&self, op: &OpId) -> FsResult<Discarded> {
+        let Some(letter) = self.journal.operation(op)? else { return Ok(Discarded::Unknown) };
+        let tree = self.tree.write();
+        if letter.state == OpState::Dead && letter.in_view && Self::is_being_written(&tree, &letter.path) {
+            return Err(FsError::Errno(libc::EBUSY));
+        }
+        let number = tree.work.get(&letter.path).copied();
+        let slot = std::sync::Arc::new(Mutex::new(Discarded::Unknown));
+        let (out, id) = (std::sync::Arc::clone(&slot), op.clone());
+        let ticket = self.journal.submit(Durability::Process, move |tx| {
+            *out.lock() = tx.discard(&id)?;
+            Ok(())
+        });
+        drop(tree);
+        ticket.wait()?;
+        let outcome = slot.lock().clone();
+        if outcome == Discarded::Done {
+            failpoint::hit("discarded");
+            self.let_path_return(&letter, number)?;
+            self.store.trash_payload(op);
+        }
+        Ok(outcome)
+    }
+
+    /// The second half of a discard. `number` is that of the last local change of the path which the letter tells of; after
+    /// a later one the path belongs to that.
+    pub(super) fn let_path_return(&self, letter: &Operation, number: Option<u64>) -> FsResult<()> {
+        let mut tree = self.tree.write();
+        let (mut batch, mut news) = (Batch::default(), Vec::new());
+        let path = &letter.path;
+        let untouched = tree.work.get(path).copied() == number && !Self::is_being_written(&tree, path);
+        let shows_it = letter.kind == OpKind::Put && letter.in_view;
+        if shows_it && untouched && !self.has_open_operation(path)? {
+            self.return_to_remote(&mut tree, &mut batch, &mut news, path)?;
+        }
+        batch.out_of_view(letter.op.clone());
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)
+    }
+
+    fn has_open_operation(&self, path: &RemotePath) -> FsResult<bool> {
+        Ok(self.journal.operation_of_path(path)?.is_some_and(|o| o.state != OpState::Dead))
+    }
+
+    /// At start: what a retry or a discard of the last run left half done.
+    pub(super) fn recover_letters(&self) -> FsResult<()> {
+        for letter in self.journal.half_discarded()? {
+            let number = self.tree.read().work.get(&letter.path).copied();
+            self.let_path_return(&letter, number)?;
+        }
+        for put in self.journal.puts_with_linked_deletes()? {
+            self.bring_back_deletes(&put, self.journal.linked_deletes(&put)?)?;
+        }
+        // What a letter of unflushed bytes would send is what the file holds now.
+        for letter in self.journal.dead_letters()? {
+            if let Some(ino) = letter.node.filter(|_| letter.last_code.as_deref() == Some("unflushed"))
+                && !self.store.payload_path(&letter.op).exists()
+                && let Err(e) = self.store.copy_to_payload(ino, &letter.op)
+            {
+                log::warn!("{}: the bytes of {} cannot be copied: {e}", letter.op, letter.path);
+            }
+        }
+        Ok(self.store.empty_trash()?)
+    }
+
+    fn is_being_written(tree: &Tree, path: &RemotePath) -> bool {
+        let node = tree.resolve(path).and_then(|i| tree.get(i));
+        node.is_some_and(|n| {
+            n.writers > 0 || n.file().is_some_and(|f| f.unsaved || f.working.as_ref().is_some_and(|w| w.has_uncommitted()))
+        })
+    }
+
+    /// Shows what the view was built on before the local change; the remote is asked as soon as it answers.
+    fn return_to_remote(
+        &self,
+        tree: &mut Tree,
+        batch: &mut Batch,
+        news: &mut Vec<Invalidation>,
+        path: &RemotePath,
+    ) -> FsResult<()> {
+        let base = self.journal.remote_version(path)?;
+        tree.work.remove(path);
+        tree.refresh_later(path);
+        batch.refresh(path);
+        let (Some(name), Some(parent_path)) = (path.name(), path.parent()) else { return Ok(()) };
+        let (Some(parent), Some(ino)) = (tree.resolve(&parent_path), tree.resolve(path)) else { return Ok(()) };
+        let name = OsStr::new(name);
+        match base {
+            Some(version) => self.show_version(tree, batch, news, (parent, name), ino, path, version),
+            None => {
+                self.remove_name(tree, batch, parent, name, ino);
+                news.push(Invalidation::Entry { parent, name: name.into() });
+                news.push(Invalidation::Attributes(parent));
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn show_version(
+        &self,
+        tree: &mut Tree,
+        batch: &mut Batch,
+        news: &mut Vec<Invalidation>,
+        (parent, name): (Ino, &OsStr),
+        ino: Ino,
+        path: &RemotePath,
+        version: Version,
+    ) {
+        let seen = super::remote_changes::Seen { path, version, size: None, edited_at_ms: None };
+        self.replace_content(tree, batch, news, parent, name, ino, &seen);
+    }
+}

@@ -1,0 +1,144 @@
+//! Asking the remote what it has, before a request that may already have been applied is repeated, and after a conflict.
+//!
+//! | the remote has | and | then |
+//! |---|---|---|
+//! | the bytes of this operation | | acknowledged |
+//! | another version | its feed shows an event with this operation's id | acknowledged; the other version is news |
+//! | the version that the edit was based on | | not applied: send |
+//! | a version that an earlier operation of ours has written | | rebase on that and send |
+//! | any other version | somebody forced the operation | on top of that: send |
+//! | any other version | | conflict; the remote's version takes the path |
+//! | no such file | a delete | acknowledged |
+//! | no such file | a put that creates, or was forced | send |
+//! | no such file | a put of a version | conflict; the local version keeps the path |
+
+use crate::journal::{Failure, JournalError, Meets, OpKind, Operation, Version};
+use crate::path::RemotePath;
+use crate::remote::{ErrorKind, FeedMark, RemoteError, RemoteFile};
+
+use super::worker::{Asked, Outgoing, Worker};
+
+/// Pages of the event feed (of 1000 events) that are looked through for an operation.
+const FEED_PAGES: usize = 50;
+
+impl Worker {
+    pub(super) fn ask(&self, op: &Operation, out: Option<&Outgoing>) -> Asked {
+        match self.remote.get(&op.path) {
+            Ok(file) => {
+                self.circuit.close();
+                self.found(op, out, file)
+            }
+            Err(e) if e.kind == ErrorKind::NotFound => {
+                self.circuit.close();
+                self.found_nothing(op, out)
+            }
+            Err(e) => Asked::Done(self.failed(op, &e, out)),
+        }
+    }
+
+    fn found(&self, op: &Operation, out: Option<&Outgoing>, file: RemoteFile) -> Asked {
+        let now = Version { revision: file.revision, hash: Some(file.hash) };
+        if let Some(out) = out.filter(|o| Some(o.hash) == now.hash) {
+            log::info!("{}: {} was already at the remote as {}", op.op, op.path, now.revision);
+            return Asked::Done(self.contents.acknowledged(op, Some((now, Some(file.content_type))), None, out.stamp));
+        }
+        if op.force {
+            return self.rebased(op, Some(now));
+        }
+        if op.base.as_ref().is_some_and(|b| b.same_as(&now)) {
+            return Asked::Send(Box::new(op.clone()));
+        }
+        match self.applied(op, out) {
+            Ok(Some(result)) => return Asked::Done(self.overtaken(op, result, Some(&now))),
+            Ok(None) => {}
+            Err(Refused::Remote(e)) => return Asked::Done(self.failed(op, &e, out)),
+            Err(Refused::Journal(e)) => return Asked::Done(Err(e)),
+        }
+        match self.journal.wrote_before(op, &now) {
+            Ok(true) => return self.rebased(op, Some(now)),
+            Ok(false) => {}
+            Err(e) => return Asked::Done(Err(e)),
+        }
+        let why = format!("the remote has {} now, not the version this edit was based on", now.revision);
+        Asked::Done(self.conflict(op, &why, &Meets::Version(now), out))
+    }
+
+    fn found_nothing(&self, op: &Operation, out: Option<&Outgoing>) -> Asked {
+        match (op.kind, &op.base) {
+            (OpKind::Delete, _) => return Asked::Done(self.contents.acknowledged(op, None, None, None)),
+            (OpKind::Put, _) if op.force => return self.rebased(op, None),
+            (OpKind::Put, None) if !op.sent => return Asked::Send(Box::new(op.clone())),
+            (OpKind::Put, _) => {}
+        }
+        match self.applied(op, out) {
+            Ok(Some(result)) => return Asked::Done(self.overtaken(op, result, None)),
+            Ok(None) if op.base.is_none() => return Asked::Send(Box::new(op.clone())),
+            Ok(None) => {}
+            Err(Refused::Remote(e)) => return Asked::Done(self.failed(op, &e, out)),
+            Err(Refused::Journal(e)) => return Asked::Done(Err(e)),
+        }
+        Asked::Done(self.conflict(op, "the file was deleted at the remote", &Meets::Nothing, out))
+    }
+
+    fn conflict(&self, op: &Operation, why: &str, meets: &Meets, out: Option<&Outgoing>) -> Result<(), JournalError> {
+        let failure = Failure { status: Some(409), code: "conflict".into(), message: why.to_owned(), body: String::new() };
+        self.bury(op, &failure, meets, out)
+    }
+
+    fn rebased(&self, op: &Operation, base: Option<Version>) -> Asked {
+        let (id, version) = (op.op.clone(), base.clone());
+        match self.journal.write(move |tx| tx.set_base(&id, version.as_ref())) {
+            Ok(()) => Asked::Send(Box::new(Operation { base, force: false, ..op.clone() })),
+            Err(e) => Asked::Done(Err(e)),
+        }
+    }
+
+    /// The operation was applied and its response lost; what the remote has now came after it.
+    fn overtaken(&self, op: &Operation, result: Option<Version>, now: Option<&Version>) -> Result<(), JournalError> {
+        log::info!("{}: {} was applied, and has been changed by somebody else since", op.op, op.path);
+        self.contents.heard_of(&op.path, now)?;
+        self.contents.acknowledged(op, result.map(|version| (version, None)), None, None)
+    }
+
+    /// Whether the remote's feed tells that an earlier request of this operation was applied, and with what result.
+    fn applied(&self, op: &Operation, out: Option<&Outgoing>) -> Result<Option<Option<Version>>, Refused> {
+        if !op.sent {
+            return Ok(None);
+        }
+        if let Some(result) = self.journal.applied(&op.op)? {
+            return Ok(Some(result));
+        }
+        let mark: FeedMark = self.journal.meta("mark")?.and_then(|m| serde_json::from_str(&m).ok()).unwrap_or_default();
+        let mut cursor = mark.before;
+        for _ in 0..FEED_PAGES {
+            let page = match self.remote.events(cursor.as_deref()) {
+                Ok(page) => page,
+                // Then nobody can tell, and the other version counts.
+                Err(e) if e.kind == ErrorKind::Forbidden => return Ok(None),
+                Err(e) => return Err(Refused::Remote(Box::new(e))),
+            };
+            let ours = |path: &Option<RemotePath>| path.as_ref() == Some(&op.path);
+            if let Some(event) = page.events.iter().find(|e| e.correlation_id == op.op.as_str() && ours(&e.path)) {
+                let revision = event.revision.clone().filter(|_| op.kind == OpKind::Put);
+                let hash = event.hash.or(out.map(|o| o.hash));
+                return Ok(Some(revision.map(|revision| Version { revision, hash })));
+            }
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+}
+
+enum Refused {
+    Remote(Box<RemoteError>),
+    Journal(JournalError),
+}
+
+impl From<JournalError> for Refused {
+    fn from(e: JournalError) -> Refused {
+        Refused::Journal(e)
+    }
+}
