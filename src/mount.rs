@@ -57,7 +57,7 @@ impl Mount {
             workers: config.workers,
             max_attempts: config.max_attempts,
         };
-        let mut engine = Engine::open(parts, remote, lease)?;
+        let mut engine = Engine::open(parts, remote.into(), lease)?;
         let mount_options = fs::MountOptions {
             mountpoint: config.mountpoint.clone(),
             source: format!("relayfile:{}", config.workspace()),
@@ -113,7 +113,7 @@ impl Mount {
 }
 
 /// The remote of a configuration; for the embedded one, the server is started, or joined when another mount runs it.
-pub fn connect(config: &Config) -> Result<(Option<ServerHandle>, Arc<dyn Remote>), Problem> {
+pub fn connect(config: &Config) -> Result<(Option<ServerHandle>, Box<dyn Remote>), Problem> {
     let (server, base_url, token) = match &config.remote {
         RemoteChoice::Embedded { data_dir } => {
             let (server, url, token) = embedded(data_dir)?;
@@ -121,7 +121,7 @@ pub fn connect(config: &Config) -> Result<(Option<ServerHandle>, Arc<dyn Remote>
         }
         RemoteChoice::Http { base_url, token, .. } => (None, base_url.clone(), token.source()),
     };
-    Ok((server, Arc::new(http_remote(config, &base_url, token)?)))
+    Ok((server, Box::new(http_remote(config, &base_url, token)?)))
 }
 
 /// The client for the workspace of a configuration. Nothing is sent yet.

@@ -31,6 +31,7 @@ const RELAYFILE_EXAMPLES: &str = "\
 Examples:
   relayfile doctor ~/ws          why does it not mount?
   relayfile mounts               what is mounted, and how many saves wait
+  relayfile writeback status     what waits, what the remote refused
   relayfile unmount ~/ws         0: all is at the remote; 8: saves are queued
   relayfile serve --data-dir /srv/relayfile --listen 127.0.0.1:8080
 
@@ -217,6 +218,8 @@ pub enum Command {
     Mounts(Mounts),
     /// Send what is left, then unmount
     Unmount(Unmount),
+    /// What waits for the remote, what it refused, and what to do with it
+    Writeback(super::writeback::args::Writeback),
     /// Run the embedded relayfile server on its own
     Serve(Serve),
     /// Print a completion script for a shell

@@ -7,6 +7,7 @@
 //! | `background` | the start in the background: re-exec, the ready pipe, the log |
 //! | `signals` | SIGINT, SIGTERM and SIGHUP as a value |
 //! | `doctor` `mounts` `unmount` `serve` | the commands of `relayfile` |
+//! | `writeback` | the commands for what waits and what was refused |
 //! | `live` | asking a running mount how it stands |
 //! | `connect` | the remote of a configuration, for the checks before a mount |
 //!
@@ -24,6 +25,7 @@ mod mounts;
 mod serve;
 mod signals;
 mod unmount;
+mod writeback;
 
 pub use args::{MountArgs, RelayfileArgs};
 pub use signals::Signals;
@@ -48,6 +50,10 @@ pub fn relayfile() -> ExitCode {
         Command::Mounts(options) => mounts::run(&options),
         Command::Unmount(options) => unmount::run(&options),
         Command::Completions(options) => completions(&options),
+        Command::Writeback(options) => {
+            logging::start(log::LevelFilter::Error, None);
+            return writeback::run(&options).into();
+        }
     };
     exit.into()
 }

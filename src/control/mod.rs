@@ -7,6 +7,7 @@
 //! {"do":"retry","opId":"op_…","force":false}    {"retried":"queued"}
 //! {"do":"discard","opId":"op_…"}                {"discarded":"done"}
 //! {"do":"flush"}                                {"flushed":3}
+//! {"do":"hello"}                                {"here":{"pid":4242}}
 //! anything that fails                           {"failed":{"message":"…","busy":false}}
 //! ```
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::OpId;
 use crate::journal::{Discarded, Retried};
+use crate::workspace::FsError;
 
 pub use client::{Unanswered, ask};
 pub use server::Control;
@@ -43,6 +45,8 @@ pub enum Request {
     Discard { op_id: OpId },
     /// Everything that waits for its settle window is due now.
     Flush,
+    /// Is somebody here?
+    Hello,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,11 +56,24 @@ pub enum Reply {
     Discarded(Discarded),
     /// Operations that are open.
     Flushed(u64),
+    Here {
+        pid: u32,
+    },
     Failed {
         message: String,
         /// It may work in a moment (a file is open for writing).
         busy: bool,
     },
+}
+
+/// A change that could not be made, in words.
+pub fn failed(e: &FsError) -> Reply {
+    match e {
+        FsError::Errno(libc::EBUSY) => {
+            Reply::Failed { message: "a program has the file open for writing; close it first".into(), busy: true }
+        }
+        e => Reply::Failed { message: e.to_string(), busy: false },
+    }
 }
 
 /// An address that is short enough for a socket (108 bytes, unix(7)) however long the path of the directory is: through a

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{LINE_MAX, Reply, Request, SOCKET, address};
+use super::{LINE_MAX, Reply, Request, SOCKET, address, failed};
 use crate::status::Operator;
-use crate::workspace::{FsError, FsResult};
+use crate::workspace::FsResult;
 
 /// How long a client may take for its line, and for reading ours.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -98,18 +98,9 @@ fn answer(request: Request, operator: &dyn Operator) -> Reply {
         Request::Retry { op_id, force } => operator.retry(&op_id, force).map(Reply::Retried),
         Request::Discard { op_id } => operator.discard(&op_id).map(Reply::Discarded),
         Request::Flush => operator.flush().map(Reply::Flushed),
+        Request::Hello => Ok(Reply::Here { pid: std::process::id() }),
     };
-    reply.unwrap_or_else(failed)
-}
-
-/// A change that could not be made, in words.
-fn failed(e: FsError) -> Reply {
-    match e {
-        FsError::Errno(libc::EBUSY) => {
-            Reply::Failed { message: "a program has the file open for writing; close it first".into(), busy: true }
-        }
-        e => Reply::Failed { message: e.to_string(), busy: false },
-    }
+    reply.unwrap_or_else(|e| failed(&e))
 }
 
 /// Who is at the other end (SO_PEERCRED, unix(7)).

@@ -150,7 +150,7 @@ impl Letter {
                 replay_url: None,
                 kind: Some(op.kind.as_str().to_owned()),
                 workspace_id: Some(identity.workspace.clone()),
-                base_url: Some(identity.base_url.clone()),
+                base_url: Some(identity.base_url.clone()).filter(|u| !u.is_empty()),
                 remote_root: Some(identity.remote_root.clone()),
                 base_revision: op.base.as_ref().map(|b| b.revision.to_string()),
                 payload: op.payload.map(|(hash, size)| Payload { sha256: hash.to_string(), size }),
@@ -217,7 +217,10 @@ impl Record {
             ("remote root", &self.remote_root, &identity.remote_root),
         ];
         parts.into_iter().find_map(|(what, theirs, ours)| match theirs {
-            Some(theirs) if theirs != ours => Some(format!("its {what} is {theirs:?}, this state directory's is {ours:?}")),
+            // What is not known here differs from nothing.
+            Some(theirs) if theirs != ours && !ours.is_empty() => {
+                Some(format!("its {what} is {theirs:?}, this state directory's is {ours:?}"))
+            }
             _ => None,
         })
     }

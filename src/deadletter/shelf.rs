@@ -60,6 +60,10 @@ impl Shelf {
         };
         for op in gone {
             self.remove(&op)?;
+            let settled = journal.operation(&op).map_err(io::Error::other)?;
+            if settled.is_none_or(|o| matches!(o.state, OpState::Superseded | OpState::Acknowledged)) {
+                remove(&self.state_dir.join("payloads").join(op.as_str()))?;
+            }
             self.shown.remove(&op);
         }
         for letter in &letters {

@@ -79,8 +79,11 @@ impl Engine {
     pub fn open(config: EngineConfig, remote: Arc<dyn Remote>, lease: Lease) -> Result<Engine, Problem> {
         check_identity(&config)?;
         let journal = Journal::open(&config.state_dir).map_err(state_problem)?;
-        let file = IdentityFile::new(config.identity.clone(), config.mountpoint.as_deref());
-        write_identity(&config, file)?;
+        // Half an identity (an older tool's directory) is none: the mount that comes with the whole one writes it down.
+        if !config.identity.base_url.is_empty() {
+            let file = IdentityFile::new(config.identity.clone(), config.mountpoint.as_deref());
+            write_identity(&config, file)?;
+        }
         take_over(&config, &journal)?;
         // SAFETY: geteuid and getegid have no preconditions and cannot fail.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };

@@ -240,16 +240,17 @@ impl Journal {
         })
     }
 
-    /// Whether the remote's version of a path is one that an earlier operation than `op` has written.
+    /// Whether what the remote has at a path are the bytes that an earlier operation than `op` was to write there: then
+    /// `op`, which came after them, has seen them.
     pub fn wrote_before(&self, op: &Operation, version: &Version) -> Result<bool, JournalError> {
         let Some(hash) = version.hash else { return Ok(false) };
         self.read(|db| {
             db.prepare_cached(
-                "SELECT EXISTS(SELECT 1 FROM operation o WHERE o.path = ?1 AND o.state = 5 AND o.kind = 1
-                     AND o.result_revision = ?2 AND o.payload_hash = ?3
-                     AND o.seq < (SELECT seq FROM operation WHERE op_id = ?4))",
+                "SELECT EXISTS(SELECT 1 FROM operation o WHERE o.path = ?1 AND o.state IN (4, 5, 6) AND o.kind = 1
+                     AND o.sent = 1 AND o.in_view = 1 AND o.payload_hash = ?2
+                     AND o.seq < (SELECT seq FROM operation WHERE op_id = ?3))",
             )?
-            .query_row(params![op.path, version.revision, hash, op.op], |r| r.get(0))
+            .query_row(params![op.path, hash, op.op], |r| r.get(0))
         })
     }
 
@@ -260,20 +261,20 @@ impl Journal {
 }
 
 /// Every dead letter, oldest first.
-pub fn dead_letters(db: &Connection) -> rusqlite::Result<Vec<Operation>> {
+pub(super) fn dead_letters(db: &Connection) -> rusqlite::Result<Vec<Operation>> {
     db.prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE state = 4 ORDER BY seq"))?
         .query_map([], operation)?
         .collect()
 }
 
 /// The failed attempts of an operation, oldest first.
-pub fn attempts(db: &Connection, op: &OpId) -> rusqlite::Result<Vec<Attempt>> {
+pub(super) fn attempts(db: &Connection, op: &OpId) -> rusqlite::Result<Vec<Attempt>> {
     db.prepare_cached("SELECT at, status, code, message FROM attempt WHERE op_id = ?1 ORDER BY rowid")?
         .query_map([op], |r| Ok(Attempt { at: r.get(0)?, status: r.get(1)?, code: r.get(2)?, message: r.get(3)? }))?
         .collect()
 }
 
-pub fn provider_errors(db: &Connection) -> rusqlite::Result<Vec<ProviderError>> {
+pub(super) fn provider_errors(db: &Connection) -> rusqlite::Result<Vec<ProviderError>> {
     db.prepare_cached("SELECT provider, op_id, path, status, code, message, at FROM provider_error ORDER BY at")?
         .query_map([], |r| {
             Ok(ProviderError {

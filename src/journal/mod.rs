@@ -19,6 +19,7 @@
 
 mod letters;
 mod load;
+mod look;
 mod ops;
 mod queue;
 mod rows;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use letters::{Attempt, Discarded, ForeignLetter, ProviderError, Retried};
 pub use load::Loaded;
+pub use look::Look;
 pub use ops::{OpKind, OpState, Operation, PathRule};
 pub use queue::{Due, Echo, QueueNumbers};
 pub use rows::{ContentState, NodeRow, Stamp, Version};

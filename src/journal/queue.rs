@@ -63,17 +63,11 @@ impl Journal {
 
     /// Operations that are queued, in flight or waiting, oldest first.
     pub fn open_operations(&self, limit: usize) -> Result<Vec<Operation>, JournalError> {
-        self.read(|db| {
-            db.prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE state <= 3 ORDER BY seq LIMIT ?1"))?
-                .query_map([limit as i64], operation)?
-                .collect()
-        })
+        self.read(|db| open_operations(db, limit))
     }
 
     pub fn operation(&self, op: &OpId) -> Result<Option<Operation>, JournalError> {
-        self.read(|db| {
-            db.prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE op_id = ?1"))?.query_row([op], operation).optional()
-        })
+        self.read(|db| operation_by_id(db, op))
     }
 
     /// Whether an event at `path` with this revision and correlation id is news.
@@ -133,7 +127,17 @@ impl Journal {
     }
 }
 
-fn queue_numbers(db: &Connection) -> rusqlite::Result<QueueNumbers> {
+pub(super) fn open_operations(db: &Connection, limit: usize) -> rusqlite::Result<Vec<Operation>> {
+    db.prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE state <= 3 ORDER BY seq LIMIT ?1"))?
+        .query_map([limit as i64], operation)?
+        .collect()
+}
+
+pub(super) fn operation_by_id(db: &Connection, op: &OpId) -> rusqlite::Result<Option<Operation>> {
+    db.prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE op_id = ?1"))?.query_row([op], operation).optional()
+}
+
+pub(super) fn queue_numbers(db: &Connection) -> rusqlite::Result<QueueNumbers> {
     let mut n = QueueNumbers::default();
     let mut q = db.prepare_cached("SELECT state, count(*) FROM operation WHERE state <= 4 GROUP BY state")?;
     let mut rows = q.query([])?;

@@ -61,6 +61,11 @@ impl Lease {
         }
     }
 
+    /// Who has the lease: `None` nobody, `Some(pid)` somebody, whose process id may not be known. Creates and keeps nothing.
+    pub fn holder(state_dir: &Path) -> Option<Option<u32>> {
+        Lease::probe(state_dir).is_err().then(|| holder_pid(state_dir))
+    }
+
     /// Releases the lease and takes its files away, for a start that failed in a directory that it had created itself.
     pub fn remove(self, state_dir: &Path) {
         // Removed while the lock is held: whoever opened the old file meanwhile sees in `still_at` that it is gone.
@@ -102,8 +107,12 @@ fn write_pid(path: &Path) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
+fn holder_pid(state_dir: &Path) -> Option<u32> {
+    std::fs::read_to_string(state_dir.join(PID_FILE)).ok().and_then(|t| t.trim().parse().ok())
+}
+
 fn held(state_dir: &Path) -> Problem {
-    let pid: Option<u32> = std::fs::read_to_string(state_dir.join(PID_FILE)).ok().and_then(|t| t.trim().parse().ok());
+    let pid = holder_pid(state_dir);
     let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     let remedy = pid.map_or_else(
         || "find its mount with: relayfile mounts".to_owned(),

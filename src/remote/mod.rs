@@ -10,12 +10,14 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod http;
+mod late;
 mod reply;
 mod token;
 mod wire;
 
 pub use error::{ErrorKind, Outcome, RemoteError, classify};
 pub use http::{HttpConfig, HttpConfigError, HttpRemote};
+pub use late::LateRemote;
 pub use token::{Credentials, Token, TokenError, TokenSource};
 
 use crate::ids::{ContentHash, OpId, Revision};

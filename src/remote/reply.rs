@@ -136,9 +136,10 @@ impl Reply {
         };
         let mut body = self.redact(raw.into_owned());
         body.truncate(body.floor_char_boundary(ERROR_BODY_MAX));
-        let code = self.redact(one_line(text("code").unwrap_or("bad_response")));
+        // Redacted before it is cut: a part of a secret is a secret too.
+        let code = one_line(&self.redact(text("code").unwrap_or("bad_response").to_owned()));
         RemoteError {
-            current_revision: text("currentRevision").map(Revision::new),
+            current_revision: text("currentRevision").map(|r| Revision::new(&self.redact(r.to_owned()))),
             retry_after: self.header("retry-after").and_then(|v| retry_after(v, self.now())),
             body,
             ..call.error(ErrorKind::of_status(status), Some(status), &code, self.redact(message))

@@ -264,7 +264,8 @@ impl Worker {
     }
 
     fn log_refusal(&self, op: &Operation, e: &RemoteError) {
-        let body: String = e.body.chars().take(1024).collect();
+        // One line of the log, whatever the remote says.
+        let body = e.body.split_whitespace().collect::<Vec<_>>().join(" ");
         let (id, kind, path, attempt) = (&op.op, op.kind.as_str(), &op.path, op.attempts + 1);
         match e.status {
             Some(status) => log::warn!("{id}: {kind} of {path}: status {status}, attempt {attempt}: {body}"),

@@ -1,0 +1,79 @@
+//! A remote that is named later, or never: for work on a state directory that may turn out to need no request.
+
+use std::sync::OnceLock;
+
+use super::*;
+
+/// Answers "unreachable" to everything until it is given the remote to ask.
+#[derive(Default)]
+pub struct LateRemote(OnceLock<Box<dyn Remote>>);
+
+impl LateRemote {
+    /// The first remote that is given counts.
+    pub fn set(&self, remote: Box<dyn Remote>) {
+        let _ = self.0.set(remote);
+    }
+
+    fn ask<T>(
+        &self,
+        method: &'static str,
+        path: &str,
+        request: impl FnOnce(&dyn Remote) -> Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
+        match self.0.get() {
+            Some(remote) => request(&**remote),
+            None => Err(RemoteError {
+                kind: ErrorKind::Unreachable,
+                method,
+                path: path.to_owned(),
+                status: None,
+                code: "unreachable".into(),
+                message: "this command does not talk to the remote".into(),
+                body: String::new(),
+                current_revision: None,
+                retry_after: None,
+            }),
+        }
+    }
+}
+
+impl Remote for LateRemote {
+    fn health(&self) -> Result<(), RemoteError> {
+        self.ask("GET", "/health", |r| r.health())
+    }
+
+    fn tree(&self, dir: &RemotePath, depth: Depth, cursor: Option<&str>) -> Result<TreePage, RemoteError> {
+        self.ask("GET", dir.as_str(), |r| r.tree(dir, depth, cursor))
+    }
+
+    fn get(&self, path: &RemotePath) -> Result<RemoteFile, RemoteError> {
+        self.ask("GET", path.as_str(), |r| r.get(path))
+    }
+
+    fn export(&self, dir: &RemotePath) -> Result<Vec<RemoteFile>, RemoteError> {
+        self.ask("GET", dir.as_str(), |r| r.export(dir))
+    }
+
+    fn put(
+        &self,
+        path: &RemotePath,
+        bytes: &[u8],
+        content_type: &str,
+        precondition: &Precondition,
+        op: &OpId,
+    ) -> Result<Accepted, RemoteError> {
+        self.ask("PUT", path.as_str(), |r| r.put(path, bytes, content_type, precondition, op))
+    }
+
+    fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {
+        self.ask("DELETE", path.as_str(), |r| r.delete(path, revision, op))
+    }
+
+    fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError> {
+        self.ask("GET", "/fs/events", |r| r.events(cursor))
+    }
+
+    fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
+        self.ask("GET", "/fs/events", |r| r.newest_mark())
+    }
+}
