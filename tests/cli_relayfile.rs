@@ -57,3 +57,22 @@ fn both_commands_have_completions() {
         assert!(output.status.success() && stdout(&output).contains(command), "{shell} {command}");
     }
 }
+
+#[test]
+fn a_wrong_command_line_is_a_problem_like_any_other() {
+    let home = Home::new();
+    for (line, help) in [
+        (&["doctr"][..], "relayfile --help"),
+        (&[], "relayfile --help"),
+        (&["unmount"], "relayfile unmount --help"),
+        (&["serve", "--listen", "x"], "relayfile serve --help"),
+        (&["doctor", "--workers=0"], "relayfile doctor --help"),
+    ] {
+        let text = assert_refused(&home, home.relayfile().args(line), 2, "USAGE");
+        assert!(text.ends_with(&format!("[USAGE]\n  try: {help}\n")), "{line:?}: {text}");
+    }
+    for line in [&["--help"][..], &["--version"], &["help"], &["doctor", "--help"]] {
+        let output = home.relayfile().args(line).output().unwrap();
+        assert!(output.status.success() && stderr(&output).is_empty() && !output.stdout.is_empty(), "{line:?}");
+    }
+}

@@ -9,6 +9,7 @@
 //! | `doctor` `mounts` `unmount` `serve` | the commands of `relayfile` |
 //! | `live` | asking a running mount how it stands |
 //! | `connect` | the remote of a configuration, for the checks before a mount |
+//! | `usage` | mistakes of the command line, told as the other problems are |
 //!
 //! Nothing here knows FUSE, HTTP or the journal. Problems go to stderr as `what [CODE]` and a remedy; the exit code is that of
 //! [`Exit`](crate::preflight::Exit).
@@ -24,32 +25,36 @@ mod mounts;
 mod serve;
 mod signals;
 mod unmount;
+mod usage;
 
 pub use args::{MountArgs, RelayfileArgs};
 pub use signals::Signals;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::preflight::{Exit, Problem};
 
 /// `relayfile-mount`.
 pub fn relayfile_mount() -> ExitCode {
-    mount_command::run(MountArgs::parse()).into()
+    usage::parse().map_or_else(|exit| exit, mount_command::run).into()
 }
 
 /// `relayfile`.
 pub fn relayfile() -> ExitCode {
+    usage::parse().map_or_else(|exit| exit, run).into()
+}
+
+fn run(args: RelayfileArgs) -> Exit {
     use args::Command;
-    let exit = match RelayfileArgs::parse().command {
+    match args.command {
         Command::Serve(options) => serve::run(&options),
         Command::Doctor(options) => doctor::run(*options),
         Command::Mounts(options) => mounts::run(&options),
         Command::Unmount(options) => unmount::run(&options),
         Command::Completions(options) => completions(&options),
-    };
-    exit.into()
+    }
 }
 
 fn completions(options: &args::Completions) -> Exit {
