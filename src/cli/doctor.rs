@@ -53,6 +53,9 @@ fn print(name: &str, subject: &str, result: Result<(), Problem>) -> bool {
 
 /// Connects to the remote of `config` and makes the checks of the network.
 pub fn ask_remote(config: &Config) -> Result<(), Problem> {
-    let Some(remote) = super::connect::connect(config)? else { return Ok(()) };
-    preflight::check_remote(&*remote)
+    let (RemoteChoice::Http { base_url, workspace, .. }, Some(remote)) = (&config.remote, super::connect::connect(config)?)
+    else {
+        return Ok(());
+    };
+    preflight::check_remote(&*remote, base_url, workspace)
 }
