@@ -61,6 +61,11 @@ impl Lease {
         }
     }
 
+    /// The process that wrote its id there last. It holds the lease only if [`Lease::probe`] says that somebody does.
+    pub fn holder(state_dir: &Path) -> Option<u32> {
+        std::fs::read_to_string(state_dir.join(PID_FILE)).ok()?.trim().parse().ok()
+    }
+
     /// Releases the lease and takes its files away, for a start that failed in a directory that it had created itself.
     pub fn remove(self, state_dir: &Path) {
         // Removed while the lock is held: whoever opened the old file meanwhile sees in `still_at` that it is gone.
@@ -103,7 +108,7 @@ fn write_pid(path: &Path) -> io::Result<()> {
 }
 
 fn held(state_dir: &Path) -> Problem {
-    let pid: Option<u32> = std::fs::read_to_string(state_dir.join(PID_FILE)).ok().and_then(|t| t.trim().parse().ok());
+    let pid = Lease::holder(state_dir);
     let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     let remedy = pid.map_or_else(
         || "find its mount with: relayfile mounts".to_owned(),

@@ -1,0 +1,43 @@
+//! What the operator's commands say of mounts that run, have died, or are on their way out.
+
+use std::fs;
+use std::process::Output;
+
+use fuse_tests::{Mount, Server, output};
+
+fn stdout(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// `relayfile doctor` with the settings of a mount.
+fn doctor(mount: &Mount) -> Output {
+    output(mount.relayfile().arg("doctor").args(mount.command().get_args()))
+}
+
+#[test]
+fn doctor_finds_a_mount_that_runs_well() {
+    let server = Server::start();
+    let mut mount = Mount::start(&server);
+    let done = doctor(&mount);
+    let text = stdout(&done);
+    assert_eq!(done.status.code(), Some(0), "{text}");
+    let mounted = format!("✓ mountpoint: {} is mounted (pid {})\n", mount.path().display(), mount.pid());
+    assert!(
+        text.contains(&mounted) && text.contains("✓ lease: ") && text.contains("✓ remote: ") && !text.contains('✗'),
+        "{text}"
+    );
+
+    // What is mounted there from another state directory is in the way.
+    let own = mount.state_dir().to_owned();
+    mount.set_state_dir(&mount.home().join("other"));
+    let done = doctor(&mount);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stdout(&done).contains("✗ mountpoint") && stdout(&done).contains("[MOUNTPOINT_BUSY]"), "{}", stdout(&done));
+
+    // And so is a lease that another mount holds.
+    mount.set_state_dir(&own);
+    fs::write(own.join("mount.pid"), "1\n").unwrap();
+    let done = doctor(&mount);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stdout(&done).contains("[LEASE_HELD]"), "{}", stdout(&done));
+}
