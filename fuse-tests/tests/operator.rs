@@ -3,10 +3,14 @@
 use std::fs;
 use std::process::Output;
 
-use fuse_tests::{Mount, Server, output};
+use fuse_tests::{Mount, Options, Server, is_mounted, output};
 
 fn stdout(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 /// `relayfile doctor` with the settings of a mount.
@@ -40,4 +44,22 @@ fn doctor_finds_a_mount_that_runs_well() {
     let done = doctor(&mount);
     assert_eq!(done.status.code(), Some(1));
     assert!(stdout(&done).contains("[LEASE_HELD]"), "{}", stdout(&done));
+}
+
+#[test]
+fn a_mountpoint_inside_a_mount_is_refused_also_when_that_is_dead() {
+    let server = Server::start();
+    let mut outer = Mount::start(&server);
+    fs::create_dir(outer.at("inner")).unwrap();
+    let mut inner = Mount::unstarted(&server, Options::default());
+    inner.set_path(&outer.at("inner"));
+    let assert_refused = || {
+        let done = output(&mut inner.command());
+        assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
+        assert!(stderr(&done).contains("[MOUNTPOINT_INSIDE_MOUNT]"), "{}", stderr(&done));
+        assert!(!inner.state_dir().exists() && !is_mounted(&inner.path()), "something was made");
+    };
+    assert_refused();
+    outer.kill9();
+    assert_refused();
 }
