@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use fuse_tests::{Mount, Options, Server, is_mounted, output};
+use fuse_tests::{Mount, Options, Server, is_mounted, output, until};
 
 fn stdout(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
@@ -62,4 +62,25 @@ fn a_mountpoint_inside_a_mount_is_refused_also_when_that_is_dead() {
     assert_refused();
     outer.kill9();
     assert_refused();
+}
+
+#[test]
+fn a_start_during_the_drain_of_the_mount_before_says_that_it_ends() {
+    let server = Server::start();
+    let mut mount = Mount::with(&server, Options::never_settle().flag("--drain-timeout=60s"));
+    fs::write(mount.at("f"), "saved").unwrap();
+    let path = mount.state_dir().join("state.json");
+    until("the save is counted", || fs::read_to_string(&path).is_ok_and(|t| t.contains("\"pendingWriteback\": 1")));
+    server.freeze();
+    fuse_tests::sys::signal(mount.pid(), libc::SIGTERM);
+    until("it is unmounted", || !is_mounted(&mount.path()));
+
+    let done = output(&mut mount.command());
+
+    let text = stderr(&done);
+    assert_eq!(done.status.code(), Some(5), "{text}");
+    assert!(text.contains("[LEASE_HELD]") && text.contains(&format!("process {} ", mount.pid())), "{text}");
+    assert!(text.contains("is uploading what is left") && text.contains("in a moment"), "{text}");
+    server.thaw();
+    assert_eq!(mount.wait_ended(), 0);
 }

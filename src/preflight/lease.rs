@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::problem::{Code, Problem, shell_word};
+use crate::fs;
 
 pub const LOCK_FILE: &str = "mount.lock";
 pub const PID_FILE: &str = "mount.pid";
@@ -110,6 +111,17 @@ fn write_pid(path: &Path) -> io::Result<()> {
 fn held(state_dir: &Path) -> Problem {
     let pid = Lease::holder(state_dir);
     let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    if let Some(mountpoint) = pid.and_then(|pid| unmounted_by(state_dir, pid)) {
+        return Problem::new(
+            Code::LeaseHeld,
+            format!(
+                "{holder} is using the state directory {}: it has unmounted {mountpoint}, is uploading what is left, and ends \
+                 within its drain timeout",
+                state_dir.display()
+            ),
+            "the same again in a moment",
+        );
+    }
     let remedy = pid.map_or_else(
         || "find its mount with: relayfile mounts".to_owned(),
         |pid| format!("find its mount with: relayfile mounts; or stop it with: kill {pid}"),
@@ -119,6 +131,22 @@ fn held(state_dir: &Path) -> Problem {
         format!("{holder} is using the state directory {} (this workspace is mounted already)", state_dir.display()),
         remedy,
     )
+}
+
+/// Where process `pid`, which holds the lease, was mounted and is no more. `None` also when that cannot be known.
+fn unmounted_by(state_dir: &Path, pid: u32) -> Option<String> {
+    /// Of `state.json`, which a process writes only once it has mounted: one that is still starting is not taken for one that ends.
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Mounted {
+        pid: u32,
+        local_root: String,
+    }
+    let bytes = std::fs::read(state_dir.join("state.json")).ok()?;
+    let mounted = serde_json::from_slice::<Mounted>(&bytes).ok().filter(|m| m.pid == pid)?;
+    let seen = fs::mounts_of(pid).ok().filter(|seen| !seen.is_empty())?;
+    let there = seen.iter().any(|m| m.is_ours() && m.mountpoint.to_string_lossy() == mounted.local_root);
+    (!there).then_some(mounted.local_root)
 }
 
 #[cfg(test)]
@@ -140,6 +168,25 @@ mod tests {
         assert!(!dir.path().join(PID_FILE).exists());
         assert_eq!(Lease::probe(dir.path()), Ok(()));
         Lease::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_holder_that_has_unmounted_is_said_to_be_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lease = Lease::acquire(dir.path()).unwrap();
+        let said = |pid: u32, mountpoint: &str| {
+            let state = serde_json::json!({ "pid": pid, "localRoot": mountpoint, "pendingWriteback": 1 });
+            std::fs::write(dir.path().join("state.json"), state.to_string()).unwrap();
+            Lease::probe(dir.path()).unwrap_err()
+        };
+        let me = std::process::id();
+        let problem = said(me, "/mnt/not-mounted");
+        assert_eq!(problem.code, Code::LeaseHeld);
+        assert!(problem.what.contains(&format!("process {me}")) && problem.what.contains("drain timeout"), "{problem}");
+        assert!(problem.what.contains("/mnt/not-mounted") && problem.remedy.contains("in a moment"), "{problem}");
+        // What an earlier process has left behind says nothing of one that is starting.
+        let problem = said(me + 1, "/mnt/not-mounted");
+        assert!(problem.what.contains("mounted already"), "{problem}");
     }
 
     #[test]
