@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Output;
 
 use fuse_tests::{Mount, Options, Server, is_mounted, output, until};
+use serde_json::Value;
 
 fn stdout(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
@@ -11,6 +12,13 @@ fn stdout(out: &Output) -> String {
 
 fn stderr(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// Waits until the one save is in the file that outlives the process.
+fn wait_counted(mount: &Mount) {
+    let path = mount.state_dir().join("state.json");
+    let pending = || serde_json::from_slice::<Value>(&fs::read(&path).ok()?).ok()?["pendingWriteback"].as_u64();
+    until("the save is counted", || pending() == Some(1));
 }
 
 /// `relayfile doctor` with the settings of a mount.
@@ -69,8 +77,7 @@ fn a_start_during_the_drain_of_the_mount_before_says_that_it_ends() {
     let server = Server::start();
     let mut mount = Mount::with(&server, Options::never_settle().flag("--drain-timeout=60s"));
     fs::write(mount.at("f"), "saved").unwrap();
-    let path = mount.state_dir().join("state.json");
-    until("the save is counted", || fs::read_to_string(&path).is_ok_and(|t| t.contains("\"pendingWriteback\": 1")));
+    wait_counted(&mount);
     server.freeze();
     fuse_tests::sys::signal(mount.pid(), libc::SIGTERM);
     until("it is unmounted", || !is_mounted(&mount.path()));
@@ -83,4 +90,38 @@ fn a_start_during_the_drain_of_the_mount_before_says_that_it_ends() {
     assert!(text.contains("is uploading what is left") && text.contains("in a moment"), "{text}");
     server.thaw();
     assert_eq!(mount.wait_ended(), 0);
+}
+
+/// What `relayfile mounts --json` says of a mount.
+fn row(mount: &Mount) -> Value {
+    let listed = output(mount.relayfile().args(["mounts", "--json"]));
+    let rows: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    rows.into_iter().find(|r| r["mountpoint"] == mount.path().to_str().unwrap()).expect("a row for the mount")
+}
+
+#[test]
+fn what_is_known_of_a_dead_mount_is_listed() {
+    let server = Server::start();
+    let mut mount = Mount::unstarted(&server, Options::never_settle());
+    let state_dir = mount.home().join(".local/state/relayfile/ws-01234567");
+    mount.set_state_dir(&state_dir);
+    mount.start_again();
+    fs::write(mount.at("f"), "saved").unwrap();
+    wait_counted(&mount);
+    mount.kill9();
+    let found = row(&mount);
+    let known = [&found["status"], &found["workspace"], &found["stateDir"]].map(|v| v.as_str().unwrap());
+    assert_eq!(known, ["dead", "ws", state_dir.to_str().unwrap()]);
+    assert_eq!((found["pending"].as_u64(), found["deadLettered"].as_u64()), (Some(1), Some(0)), "{found}");
+    assert!(found["pid"].is_null(), "{found}");
+}
+
+#[test]
+fn of_a_dead_mount_with_its_state_elsewhere_the_workspace_is_known() {
+    let server = Server::start();
+    let mut mount = Mount::start(&server);
+    mount.kill9();
+    let found = row(&mount);
+    assert_eq!((&found["status"], &found["workspace"]), (&"dead".into(), &"ws".into()), "{found}");
+    assert!(found["stateDir"].is_null(), "{found}");
 }

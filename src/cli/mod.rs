@@ -8,6 +8,7 @@
 //! | `signals` | SIGINT, SIGTERM and SIGHUP as a value |
 //! | `doctor` `mounts` `unmount` `serve` | the commands of `relayfile` |
 //! | `live` | asking a running mount how it stands |
+//! | `known` | what the state directories know of a mount that cannot be asked |
 //! | `connect` | the remote of a configuration, for the checks before a mount |
 //! | `usage` | mistakes of the command line, told as the other problems are |
 //!
@@ -18,6 +19,7 @@ mod args;
 mod background;
 mod connect;
 mod doctor;
+mod known;
 mod live;
 mod logging;
 mod mount_command;

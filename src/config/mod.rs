@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 pub use duration::{InvalidSpan, Span};
 pub use layer::{ENV, Layer, Lookup};
-pub use resolve::{Flags, NO_MOUNTPOINT, load, resolve};
+pub use resolve::{Flags, NO_MOUNTPOINT, load, resolve, states};
 pub use secret::{Secret, TokenChoice};
 
 use crate::path::RemotePath;

@@ -53,7 +53,7 @@ pub fn resolve(flags: Flags, lookup: Lookup) -> Result<Config, Problem> {
     let identity = Identity::new(&remote, &remote_root);
     let state_dir = match first(&layers, |l| l.state_dir.clone()) {
         Some(dir) => dir,
-        None => dirs.xdg("XDG_STATE_HOME", ".local/state", "--state-dir")?.join("relayfile").join(identity.dir_name()),
+        None => dirs.states()?.join(identity.dir_name()),
     };
     let state_dir = resolve_existing_part(&absolute(&state_dir)?);
     let log_file = first(&layers, |l| l.log_file.clone());
@@ -77,6 +77,11 @@ pub fn resolve(flags: Flags, lookup: Lookup) -> Result<Config, Problem> {
         remote_root,
         state_dir,
     })
+}
+
+/// Where the default state directories are, of all workspaces.
+pub fn states() -> Result<PathBuf, Problem> {
+    Dirs { lookup: &|name| std::env::var_os(name) }.states()
 }
 
 /// The value of the first layer that has one.
@@ -243,6 +248,10 @@ struct Dirs<'a> {
 impl Dirs<'_> {
     fn home(&self) -> Option<PathBuf> {
         (self.lookup)("HOME").map(PathBuf::from).filter(|p| p.is_absolute()).or_else(std::env::home_dir)
+    }
+
+    fn states(&self) -> Result<PathBuf, Problem> {
+        Ok(self.xdg("XDG_STATE_HOME", ".local/state", "--state-dir")?.join("relayfile"))
     }
 
     /// `flag` is named when there is no home directory either.
