@@ -57,3 +57,43 @@ fn both_commands_have_completions() {
         assert!(output.status.success() && stdout(&output).contains(command), "{shell} {command}");
     }
 }
+
+#[test]
+fn a_wrong_command_line_is_a_problem_like_any_other() {
+    let home = Home::new();
+    for (line, help) in [
+        (&["doctr"][..], "relayfile --help"),
+        (&[], "relayfile --help"),
+        (&["unmount"], "relayfile unmount --help"),
+        (&["serve", "--listen", "x"], "relayfile serve --help"),
+        (&["doctor", "--workers=0"], "relayfile doctor --help"),
+    ] {
+        let text = assert_refused(&home, home.relayfile().args(line), 2, "USAGE");
+        assert!(text.ends_with(&format!("[USAGE]\n  try: {help}\n")), "{line:?}: {text}");
+    }
+    for line in [&["--help"][..], &["--version"], &["help"], &["doctor", "--help"]] {
+        let output = home.relayfile().args(line).output().unwrap();
+        assert!(output.status.success() && stderr(&output).is_empty() && !output.stdout.is_empty(), "{line:?}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_listen_leaves_nothing_behind() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let before = home.mkdir("old");
+    for dir in ["new", "deep/er", "old"] {
+        let text =
+            assert_refused(&home, home.relayfile().args(["serve", "--data-dir", dir, "--listen", &address]), 6, "SERVER_FAILED");
+        let retry = format!("relayfile serve --data-dir {dir} --listen 127.0.0.1:0");
+        assert!(text.contains(&address) && text.contains(&retry), "{text}");
+    }
+    assert_eq!(before.read_dir().unwrap().count(), 0);
+
+    // Who has the directory is the better answer where both are taken.
+    let server = relayfile::server::start(relayfile::server::ServerConfig::new(home.path().join("busy"))).unwrap();
+    let text =
+        assert_refused(&home, home.relayfile().args(["serve", "--data-dir", "busy", "--listen", &address]), 6, "SERVER_FAILED");
+    assert!(text.contains(server.url()) && text.contains("busy/token"), "{text}");
+}

@@ -53,6 +53,7 @@ impl Options {
 /// A mountpoint, a state directory and, while it runs, the process that serves them. Dropping it takes all away.
 pub struct Mount {
     dir: tempfile::TempDir,
+    path: PathBuf,
     state_dir: PathBuf,
     url: String,
     token_file: PathBuf,
@@ -80,13 +81,14 @@ impl Mount {
         assert!(Path::new("/dev/fuse").exists(), "/dev/fuse is missing: load the fuse module, or give it to the container");
         let dir = tempfile::Builder::new().prefix("relay-mnt-").tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join("ws")).expect("a mountpoint");
-        let (url, token_file, state_dir) = (server.url().to_owned(), server.token_file(), dir.path().join("state"));
-        Mount { dir, state_dir, url, token_file, options, process: None, watchdog: None }
+        let (url, token_file) = (server.url().to_owned(), server.token_file());
+        let (path, state_dir) = (dir.path().join("ws"), dir.path().join("state"));
+        Mount { dir, path, state_dir, url, token_file, options, process: None, watchdog: None }
     }
 
     /// The mountpoint.
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join("ws")
+        self.path.clone()
     }
 
     /// A path in the mount.
@@ -105,6 +107,10 @@ impl Mount {
 
     pub fn set_url(&mut self, url: &str) {
         self.url = url.to_owned();
+    }
+
+    pub fn set_path(&mut self, path: &Path) {
+        self.path = path.to_owned();
     }
 
     pub fn set_state_dir(&mut self, dir: &Path) {

@@ -9,7 +9,9 @@
 //! | `doctor` `mounts` `unmount` `serve` | the commands of `relayfile` |
 //! | `writeback` | the commands for what waits and what was refused |
 //! | `live` | asking a running mount how it stands |
+//! | `known` | what the state directories know of a mount that cannot be asked |
 //! | `connect` | the remote of a configuration, for the checks before a mount |
+//! | `usage` | mistakes of the command line, told as the other problems are |
 //!
 //! Nothing here knows FUSE, HTTP or the journal. Problems go to stderr as `what [CODE]` and a remedy; the exit code is that of
 //! [`Exit`](crate::preflight::Exit).
@@ -18,6 +20,7 @@ mod args;
 mod background;
 mod connect;
 mod doctor;
+mod known;
 mod live;
 mod logging;
 mod mount_command;
@@ -25,6 +28,7 @@ mod mounts;
 mod serve;
 mod signals;
 mod unmount;
+mod usage;
 mod writeback;
 
 pub use args::{MountArgs, RelayfileArgs};
@@ -32,19 +36,23 @@ pub use signals::Signals;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::preflight::{Exit, Problem};
 
 /// `relayfile-mount`.
 pub fn relayfile_mount() -> ExitCode {
-    mount_command::run(MountArgs::parse()).into()
+    usage::parse().map_or_else(|exit| exit, mount_command::run).into()
 }
 
 /// `relayfile`.
 pub fn relayfile() -> ExitCode {
+    usage::parse().map_or_else(Into::into, run)
+}
+
+fn run(args: RelayfileArgs) -> ExitCode {
     use args::Command;
-    let exit = match RelayfileArgs::parse().command {
+    let exit = match args.command {
         Command::Serve(options) => serve::run(&options),
         Command::Doctor(options) => doctor::run(*options),
         Command::Mounts(options) => mounts::run(&options),

@@ -1,15 +1,17 @@
 //! `relayfile mounts`: what is mounted, asked of the kernel first and of each mount second, so that a dead or hung one is listed
-//! and delays nothing.
+//! and delays nothing. What such a one cannot say is taken from its state directory.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::args::Mounts;
+use super::known;
 use super::live::{self, Answer};
 use super::{out, report};
-use crate::fs;
+use crate::config;
+use crate::fs::{self, MountEntry};
 use crate::preflight::{Code, Exit, Problem};
 
 #[derive(Debug, Serialize)]
@@ -34,8 +36,9 @@ pub fn run(options: &Mounts) -> Exit {
         }
     };
     // Of several on one path only the topmost can be asked.
-    let places: BTreeSet<PathBuf> = mounts.into_iter().filter(|m| m.is_ours()).map(|m| m.mountpoint).collect();
-    let rows: Vec<Row> = places.iter().map(|place| row(place)).collect();
+    let places: BTreeMap<PathBuf, MountEntry> =
+        mounts.into_iter().filter(|m| m.is_ours()).map(|m| (m.mountpoint.clone(), m)).collect();
+    let rows: Vec<Row> = places.values().map(row).collect();
     if options.json {
         out(format_args!("{}", serde_json::to_string_pretty(&rows).expect("strings and numbers become JSON")));
     } else if rows.is_empty() {
@@ -46,18 +49,9 @@ pub fn run(options: &Mounts) -> Exit {
     Exit::Ok
 }
 
-fn row(mountpoint: &std::path::Path) -> Row {
-    let name = mountpoint.display().to_string();
-    let without = |status: &str| Row {
-        mountpoint: name.clone(),
-        status: status.into(),
-        workspace: None,
-        pid: None,
-        state_dir: None,
-        pending: None,
-        dead_lettered: None,
-    };
-    match live::ask(mountpoint) {
+fn row(mount: &MountEntry) -> Row {
+    let name = mount.mountpoint.display().to_string();
+    match live::ask(&mount.mountpoint) {
         Answer::State(state) => Row {
             mountpoint: name,
             status: state.status.unwrap_or_else(|| "mounted".into()),
@@ -67,11 +61,27 @@ fn row(mountpoint: &std::path::Path) -> Row {
             pending: Some(state.pending_writeback),
             dead_lettered: Some(state.dead_lettered),
         },
-        Answer::Dead => without("dead"),
+        Answer::Dead => without_answer(mount, "dead"),
         Answer::None(why) => {
             super::say(format_args!("relayfile: {name}: {why}"));
-            without("silent")
+            without_answer(mount, "silent")
         }
+    }
+}
+
+/// What the kernel and the state directory say of a mount that says nothing itself.
+fn without_answer(mount: &MountEntry, status: &str) -> Row {
+    let workspace = mount.source.to_str().and_then(|source| source.strip_prefix("relayfile:"));
+    let known = config::states().ok().and_then(|states| known::last_at(&states, &mount.mountpoint, workspace));
+    let known = known.as_ref();
+    Row {
+        mountpoint: mount.mountpoint.display().to_string(),
+        status: status.into(),
+        workspace: workspace.map(str::to_owned).or(known.map(|k| k.workspace.clone())),
+        pid: known.and_then(|k| k.pid),
+        state_dir: known.map(|k| k.state_dir.display().to_string()),
+        pending: known.and_then(|k| k.pending),
+        dead_lettered: known.and_then(|k| k.dead_lettered),
     }
 }
 

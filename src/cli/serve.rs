@@ -1,9 +1,12 @@
 //! `relayfile serve`: the embedded server as a process of its own.
 
+use std::io;
+use std::net::SocketAddr;
+
 use super::args::Serve;
 use super::{logging, report};
 use crate::preflight::{Code, Exit, Problem, shell_word};
-use crate::server::{self, ServerConfig};
+use crate::server::{self, ServerConfig, ServerError};
 
 pub fn run(options: &Serve) -> Exit {
     let level = match options.verbose {
@@ -28,13 +31,23 @@ fn serve(options: &Serve) -> Result<(), Problem> {
         jwt_secret,
         ..ServerConfig::new(&options.data_dir)
     };
-    server::serve_until_signal(config).map_err(|e| {
-        Problem::new(
-            Code::ServerFailed,
-            e.to_string(),
-            format!("look at the directory and the address: ls -la {}; ss -ltn", shell_word(&options.data_dir)),
-        )
-    })
+    server::serve_until_signal(config).map_err(|e| Problem::new(Code::ServerFailed, e.to_string(), remedy(&e, options)))
+}
+
+fn remedy(error: &ServerError, options: &Serve) -> String {
+    let dir = shell_word(&options.data_dir);
+    let other_port = format!("relayfile serve --data-dir {dir} --listen {}", SocketAddr::new(options.listen.ip(), 0));
+    match error {
+        ServerError::Listen { addr, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            format!("ss -ltnp 'sport = :{}' shows who listens there; a free port: {other_port}", addr.port())
+        }
+        ServerError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+            "name an address of this machine (ip addr lists them), or 127.0.0.1:8080".to_owned()
+        }
+        ServerError::Listen { .. } => format!("choose another address; a free port: {other_port}"),
+        ServerError::InUse { url } => format!("use the server that runs: curl {url}/health; its token: cat {dir}/token"),
+        _ => format!("look at the directory: ls -la {dir}"),
+    }
 }
 
 fn read_secret(path: &std::path::Path) -> Result<String, Problem> {

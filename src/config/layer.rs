@@ -75,8 +75,10 @@ impl Layer {
         let text = |flag| {
             variable(flag, lookup)
                 .map(|(name, value)| {
-                    value.into_string().map(|v| (name, v)).map_err(|_| {
-                        Problem::new(Code::ConfigInvalid, format!("{name} is not valid UTF-8"), format!("unset {name}"))
+                    value.into_string().map(|v| (name, v)).map_err(|value| {
+                        // A token is never shown, not even a broken one.
+                        let shown = if flag == "token" { "its value".into() } else { format!("{value:?}") };
+                        invalid(name, format!("{shown} is not valid UTF-8 (write plain text)"))
                     })
                 })
                 .transpose()
@@ -84,7 +86,7 @@ impl Layer {
         let path = |flag| variable(flag, lookup).map(|(_, value)| PathBuf::from(value));
         let string = |flag| Ok::<_, Problem>(text(flag)?.map(|(_, v)| v));
         let span = |flag| text(flag)?.map(|(name, v)| v.parse().map_err(|e| invalid(name, e))).transpose();
-        let number = |flag| text(flag)?.map(|(name, v)| v.parse().map_err(|e| invalid(name, e))).transpose();
+        let number = |flag| text(flag)?.map(|(name, v)| parse_number(&v).map_err(|e| invalid(name, e))).transpose();
         let switch = |flag| text(flag)?.map(|(name, v)| parse_bool(&v).map_err(|e| invalid(name, e))).transpose();
         Ok(Layer {
             local_dir: path("local-dir"),
@@ -159,6 +161,7 @@ fn file_problem(file: &Path, text: &str, error: &toml::de::Error) -> Problem {
     )
 }
 
+/// `error` names the value and the form that it should have.
 fn invalid(name: &str, error: impl std::fmt::Display) -> Problem {
     Problem::new(
         Code::ConfigInvalid,
@@ -167,10 +170,15 @@ fn invalid(name: &str, error: impl std::fmt::Display) -> Problem {
     )
 }
 
+/// The limits are those of the setting; `resolve` looks at them.
+fn parse_number(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is not a whole number (write it in digits, such as 4)"))
+}
+
 fn parse_bool(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err(format!("{text:?} is neither true nor false")),
+        _ => Err(format!("{text:?} is neither true nor false (write true, yes, on or 1, or false, no, off or 0)")),
     }
 }

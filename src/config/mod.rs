@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use duration::{InvalidSpan, Span};
 pub use identity::{Identity, IdentityFile};
 pub use layer::{ENV, Layer, Lookup};
-pub use resolve::{Flags, NO_MOUNTPOINT, load, resolve};
+pub use resolve::{Flags, NO_MOUNTPOINT, load, resolve, states};
 pub use secret::{Secret, TokenChoice};
 
 use crate::path::RemotePath;

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::layer::{Layer, Lookup, variable};
+use super::layer::{ENV, Layer, Lookup, variable};
 use super::{Config, Identity, RemoteChoice, Span, TokenChoice};
 use crate::path::RemotePath;
 use crate::preflight::{Code, Problem, resolve_existing_part};
@@ -53,7 +53,7 @@ pub fn resolve(flags: Flags, lookup: Lookup) -> Result<Config, Problem> {
     let identity = Identity::new(&remote, &remote_root);
     let state_dir = match first(&layers, |l| l.state_dir.clone()) {
         Some(dir) => dir,
-        None => dirs.xdg("XDG_STATE_HOME", ".local/state", "--state-dir")?.join("relayfile").join(identity.dir_name()),
+        None => dirs.states()?.join(identity.dir_name()),
     };
     let state_dir = resolve_existing_part(&absolute(&state_dir)?);
     let log_file = first(&layers, |l| l.log_file.clone());
@@ -77,6 +77,11 @@ pub fn resolve(flags: Flags, lookup: Lookup) -> Result<Config, Problem> {
         remote_root,
         state_dir,
     })
+}
+
+/// Where the default state directories are, of all workspaces.
+pub fn states() -> Result<PathBuf, Problem> {
+    Dirs { lookup: &|name| std::env::var_os(name) }.states()
 }
 
 /// The value of the first layer that has one.
@@ -123,7 +128,7 @@ fn remote(layers: &[Layer; 3], dirs: &Dirs) -> Result<RemoteChoice, Problem> {
     {
         return Err(Problem::new(
             Code::ConfigInvalid,
-            format!("{workspace:?} cannot be the name of a workspace"),
+            format!("{workspace:?} cannot be the name of a workspace (--workspace or RELAYFILE_WORKSPACE)"),
             "use letters, digits, _ - . : @ only",
         ));
     }
@@ -175,7 +180,7 @@ fn base_url_of(text: &str) -> Result<String, Problem> {
     let refuse = |shown: &str, why: &str| {
         Problem::new(
             Code::BaseUrlInvalid,
-            format!("{shown:?} cannot be the base URL: {why}"),
+            format!("{shown:?} cannot be the base URL (--base-url or RELAYFILE_BASE_URL): {why}"),
             "write it as https://host or https://host:port/path",
         )
     };
@@ -200,7 +205,11 @@ fn remote_root(text: Option<String>) -> Result<RemotePath, Problem> {
         trimmed => trimmed,
     };
     trimmed.parse().map_err(|e| {
-        Problem::new(Code::ConfigInvalid, format!("--remote-path {text:?}: {e}"), "write it as /directory/of/the/workspace")
+        Problem::new(
+            Code::ConfigInvalid,
+            format!("--remote-path (or RELAYFILE_REMOTE_PATH) {text:?}: {e}"),
+            "write it as /directory/of/the/workspace",
+        )
     })
 }
 
@@ -215,9 +224,12 @@ fn within(name: &str, given: Option<u32>, (default, range): (u32, RangeInclusive
 }
 
 fn outside<T: std::fmt::Debug>(name: &str, value: &T, low: &T, high: &T) -> Problem {
+    // The value may have come from either.
+    let variable = ENV.iter().find(|(flag, _)| name.strip_prefix("--") == Some(flag));
+    let variable = variable.map(|(_, variable)| format!(" (or {variable})")).unwrap_or_default();
     Problem::new(
         Code::ConfigInvalid,
-        format!("{name} is {value:?}, outside {low:?} to {high:?}"),
+        format!("{name}{variable} is {value:?}, outside {low:?} to {high:?}"),
         format!("choose a value from {low:?} to {high:?}"),
     )
 }
@@ -236,6 +248,10 @@ struct Dirs<'a> {
 impl Dirs<'_> {
     fn home(&self) -> Option<PathBuf> {
         (self.lookup)("HOME").map(PathBuf::from).filter(|p| p.is_absolute()).or_else(std::env::home_dir)
+    }
+
+    fn states(&self) -> Result<PathBuf, Problem> {
+        Ok(self.xdg("XDG_STATE_HOME", ".local/state", "--state-dir")?.join("relayfile"))
     }
 
     /// `flag` is named when there is no home directory either.
@@ -408,10 +424,34 @@ mod tests {
             ("RELAYFILE_REMOTE_PATH", "/a/../b"),
             ("RELAYFILE_REMOTE_PATH", "a"),
         ] {
-            assert_eq!(code(config(home.path(), at("/m"), &[env])), Code::ConfigInvalid, "{env:?}");
+            let problem = config(home.path(), at("/m"), &[env]).expect_err("was accepted");
+            assert_eq!(problem.code, Code::ConfigInvalid, "{env:?}");
+            assert!(problem.what.contains(env.0) && problem.what.contains(env.1), "neither name nor value: {problem}");
         }
         let config = config(home.path(), at("/m"), &[("RELAYFILE_REMOTE_PATH", "/notion/")]).unwrap();
         assert_eq!(config.remote_root.as_str(), "/notion");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_variable_is_said_with_its_value_unless_it_is_a_token() {
+        use std::os::unix::ffi::OsStringExt;
+        let of = |name: &'static str, value: &[u8]| {
+            let value = OsString::from_vec(value.to_vec());
+            resolve(Flags { layer: at("/m"), ..Flags::default() }, &|n| (n == name).then(|| value.clone()))
+                .unwrap_err()
+                .to_string()
+        };
+        for (name, value, form) in [
+            ("RELAYFILE_MOUNT_WORKERS", "few", "whole number"),
+            ("RELAYFILE_MOUNT_SETTLE", "soon", "500ms, 5s"),
+            ("RELAYFILE_MOUNT_READ_ONLY", "perhaps", "true, yes, on or 1"),
+        ] {
+            let text = of(name, value.as_bytes());
+            assert!([name, value, form, "[CONFIG_INVALID]"].iter().all(|part| text.contains(part)), "{text}");
+        }
+        assert!(of("RELAYFILE_WORKSPACE", b"team\xff").contains("team"));
+        let text = of("RELAYFILE_TOKEN", b"s3cr3t\xff");
+        assert!(text.contains("RELAYFILE_TOKEN: its value is not valid UTF-8") && !text.contains("s3cr3t"), "{text}");
     }
 
     #[test]

@@ -27,6 +27,6 @@ mod ttl;
 mod waiting;
 
 pub use mount::{MountError, is_dead_endpoint, unmount};
-pub use mountinfo::{MountEntry, mount_of, mounted_at, mounts};
+pub use mountinfo::{MountEntry, mount_of, mounted_at, mounts, mounts_of};
 pub use session::{MountOptions, Session, start, start_with_channel};
 pub use ttl::Ttl;

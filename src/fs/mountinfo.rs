@@ -34,6 +34,11 @@ pub fn mounts() -> io::Result<Vec<MountEntry>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
+/// The mounts that another process sees, which may live in a mount namespace of its own.
+pub fn mounts_of(pid: u32) -> io::Result<Vec<MountEntry>> {
+    Ok(parse(&std::fs::read(format!("/proc/{pid}/mountinfo"))?))
+}
+
 /// The topmost mount exactly at `path`, as written and absolute.
 pub fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts()?.into_iter().rfind(|m| m.mountpoint == path))
@@ -130,5 +135,6 @@ garbage
         assert_eq!(mounted_at(Path::new("/proc")).unwrap().unwrap().fs_type, "proc");
         assert_eq!(mount_of(Path::new("/proc/self/status")).unwrap().unwrap().fs_type, "proc");
         assert_eq!(mounted_at(Path::new("/proc/self/no-such-mount")).unwrap(), None);
+        assert!(mounts_of(std::process::id()).unwrap().iter().any(|m| m.fs_type == "proc"));
     }
 }

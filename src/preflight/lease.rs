@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::problem::{Code, Problem, shell_word};
+use crate::fs;
 
 pub const LOCK_FILE: &str = "mount.lock";
 pub const PID_FILE: &str = "mount.pid";
@@ -62,8 +63,13 @@ impl Lease {
     }
 
     /// Who has the lease: `None` nobody, `Some(pid)` somebody, whose process id may not be known. Creates and keeps nothing.
-    pub fn holder(state_dir: &Path) -> Option<Option<u32>> {
-        Lease::probe(state_dir).is_err().then(|| holder_pid(state_dir))
+    pub fn held_by(state_dir: &Path) -> Option<Option<u32>> {
+        Lease::probe(state_dir).is_err().then(|| Lease::holder(state_dir))
+    }
+
+    /// The process that wrote its id there last. It holds the lease only if [`Lease::probe`] says that somebody does.
+    pub fn holder(state_dir: &Path) -> Option<u32> {
+        std::fs::read_to_string(state_dir.join(PID_FILE)).ok()?.trim().parse().ok()
     }
 
     /// Releases the lease and takes its files away, for a start that failed in a directory that it had created itself.
@@ -107,13 +113,20 @@ fn write_pid(path: &Path) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-fn holder_pid(state_dir: &Path) -> Option<u32> {
-    std::fs::read_to_string(state_dir.join(PID_FILE)).ok().and_then(|t| t.trim().parse().ok())
-}
-
 fn held(state_dir: &Path) -> Problem {
-    let pid = holder_pid(state_dir);
+    let pid = Lease::holder(state_dir);
     let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    if let Some(mountpoint) = pid.and_then(|pid| unmounted_by(state_dir, pid)) {
+        return Problem::new(
+            Code::LeaseHeld,
+            format!(
+                "{holder} is using the state directory {}: it has unmounted {mountpoint}, is uploading what is left, and ends \
+                 within its drain timeout",
+                state_dir.display()
+            ),
+            "the same again in a moment",
+        );
+    }
     let remedy = pid.map_or_else(
         || "find its mount with: relayfile mounts".to_owned(),
         |pid| format!("find its mount with: relayfile mounts; or stop it with: kill {pid}"),
@@ -123,6 +136,22 @@ fn held(state_dir: &Path) -> Problem {
         format!("{holder} is using the state directory {} (this workspace is mounted already)", state_dir.display()),
         remedy,
     )
+}
+
+/// Where process `pid`, which holds the lease, was mounted and is no more. `None` also when that cannot be known.
+fn unmounted_by(state_dir: &Path, pid: u32) -> Option<String> {
+    /// Of `state.json`, which a process writes only once it has mounted: one that is still starting is not taken for one that ends.
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Mounted {
+        pid: u32,
+        local_root: String,
+    }
+    let bytes = std::fs::read(state_dir.join("state.json")).ok()?;
+    let mounted = serde_json::from_slice::<Mounted>(&bytes).ok().filter(|m| m.pid == pid && !m.local_root.is_empty())?;
+    let seen = fs::mounts_of(pid).ok().filter(|seen| !seen.is_empty())?;
+    let there = seen.iter().any(|m| m.is_ours() && m.mountpoint.to_string_lossy() == mounted.local_root);
+    (!there).then_some(mounted.local_root)
 }
 
 #[cfg(test)]
@@ -144,6 +173,25 @@ mod tests {
         assert!(!dir.path().join(PID_FILE).exists());
         assert_eq!(Lease::probe(dir.path()), Ok(()));
         Lease::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_holder_that_has_unmounted_is_said_to_be_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lease = Lease::acquire(dir.path()).unwrap();
+        let said = |pid: u32, mountpoint: &str| {
+            let state = serde_json::json!({ "pid": pid, "localRoot": mountpoint, "pendingWriteback": 1 });
+            std::fs::write(dir.path().join("state.json"), state.to_string()).unwrap();
+            Lease::probe(dir.path()).unwrap_err()
+        };
+        let me = std::process::id();
+        let problem = said(me, "/mnt/not-mounted");
+        assert_eq!(problem.code, Code::LeaseHeld);
+        assert!(problem.what.contains(&format!("process {me}")) && problem.what.contains("drain timeout"), "{problem}");
+        assert!(problem.what.contains("/mnt/not-mounted") && problem.remedy.contains("in a moment"), "{problem}");
+        // What an earlier process has left behind says nothing of one that is starting.
+        let problem = said(me + 1, "/mnt/not-mounted");
+        assert!(problem.what.contains("mounted already"), "{problem}");
     }
 
     #[test]

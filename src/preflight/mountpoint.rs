@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::problem::{Code, Problem, shell_word};
-use crate::fs::{self, MountEntry, mounted_at};
+use crate::fs::{self, MountEntry, mount_of, mounted_at};
 
 /// A mountpoint that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Looks at `path` (absolute, links of its parent resolved) and changes nothing.
 pub fn check_mountpoint(path: &Path, allow_nonempty: bool) -> Result<Mountpoint, Problem> {
+    if let Some(parent) = path.parent()
+        && let Ok(Some(mount)) = mount_of(parent)
+    {
+        check_around(path, &mount)?;
+    }
     if let Ok(Some(mount)) = mounted_at(path) {
         return check_mounted(path, &mount);
     }
@@ -43,6 +48,19 @@ pub fn check_mountpoint(path: &Path, allow_nonempty: bool) -> Result<Mountpoint,
         ));
     }
     Ok(Mountpoint::Ready)
+}
+
+/// Every path of a mount inside another one leads through that, which could not be unmounted alone. Told from the table of
+/// mounts, so that a dead or hung one around `path` is not asked.
+fn check_around(path: &Path, around: &MountEntry) -> Result<(), Problem> {
+    if !around.is_ours() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::MountpointInsideMount,
+        format!("{} lies inside the relayfile mount {}", path.display(), around.mountpoint.display()),
+        format!("use a directory outside of it, or take it away first: relayfile unmount {}", shell_word(&around.mountpoint)),
+    ))
 }
 
 fn check_mounted(path: &Path, mount: &MountEntry) -> Result<Mountpoint, Problem> {
@@ -159,6 +177,20 @@ mod tests {
         let problem = check_mountpoint(Path::new("/proc"), true).unwrap_err();
         assert_eq!(problem.code, Code::MountpointBusy);
         assert!(problem.what.contains("proc filesystem"), "{problem}");
+    }
+
+    #[test]
+    fn a_mountpoint_inside_a_relayfile_mount_is_refused_without_asking_that() {
+        let around = |fs_type: &str| MountEntry {
+            mountpoint: "/mnt/ws".into(),
+            fs_type: fs_type.into(),
+            source: "relayfile:ws".into(),
+            device: "0:41".into(),
+        };
+        let problem = check_around(Path::new("/mnt/ws/inner"), &around("fuse.relayfile")).unwrap_err();
+        assert_eq!(problem.code, Code::MountpointInsideMount);
+        assert!(problem.remedy.contains("relayfile unmount /mnt/ws"), "{problem}");
+        assert_eq!(check_around(Path::new("/mnt/ws/inner"), &around("ext4")), Ok(()));
     }
 
     #[test]

@@ -103,6 +103,7 @@ codes! {
         MountpointNotEmpty = "MOUNTPOINT_NOT_EMPTY",
         MountpointUnreadable = "MOUNTPOINT_UNREADABLE",
         MountpointBusy = "MOUNTPOINT_BUSY",
+        MountpointInsideMount = "MOUNTPOINT_INSIDE_MOUNT",
         MountpointDead = "MOUNTPOINT_DEAD",
         MountpointNotOurs = "MOUNTPOINT_NOT_OURS",
     }

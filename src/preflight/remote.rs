@@ -1,60 +1,66 @@
 //! The remote: alive, the token accepted, the workspace listable.
 
-use super::problem::{Code, Problem};
+use std::path::Path;
+
+use super::problem::{Code, Problem, shell_word};
 use crate::path::RemotePath;
 use crate::remote::{Depth, ErrorKind, Remote, RemoteError};
 
-/// Two requests: health, and the first page of the mounted directory. Takes at most two request deadlines.
-pub fn check_remote(remote: &dyn Remote) -> Result<(), Problem> {
-    remote.health().map_err(|e| health_problem(&e))?;
-    remote.tree(&RemotePath::root(), Depth::Children, None).map(|_| ()).map_err(|e| tree_problem(&e))
+/// Two requests: health, and the first page of the mounted directory. Takes at most two request deadlines. `base_url` and
+/// `workspace` are those of `remote`, for the words.
+pub fn check_remote(remote: &dyn Remote, base_url: &str, workspace: &str) -> Result<(), Problem> {
+    remote.health().map_err(|e| health_problem(&e, base_url))?;
+    remote.tree(&RemotePath::root(), Depth::Children, None).map(|_| ()).map_err(|e| tree_problem(&e, base_url, workspace))
 }
 
-fn health_problem(error: &RemoteError) -> Problem {
+fn health_problem(error: &RemoteError, base_url: &str) -> Problem {
     match error.kind {
-        ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::NoSpace => unreachable(error),
-        _ => unexpected(error),
+        ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::NoSpace => unreachable(error, base_url),
+        _ => unexpected(error, base_url),
     }
 }
 
-fn tree_problem(error: &RemoteError) -> Problem {
+fn tree_problem(error: &RemoteError, base_url: &str, workspace: &str) -> Problem {
     match error.kind {
         ErrorKind::Unauthorized => Problem::new(
             Code::TokenRejected,
-            format!("the remote refused the token: {}", words(error)),
+            format!("the remote {base_url} refused the token for workspace {workspace}: {}", words(error)),
             "get a new token and set RELAYFILE_TOKEN, or update the token file",
         ),
         ErrorKind::Forbidden => Problem::new(
             Code::WorkspaceForbidden,
-            format!("the token may not list this workspace: {}", words(error)),
+            format!("the token may not list workspace {workspace} at {base_url}: {}", words(error)),
             "use the workspace of the token; if it may read one directory only, mount that: --remote-path /directory",
         ),
         ErrorKind::NotFound => Problem::new(
             Code::WorkspaceNotFound,
-            format!("the remote does not know this workspace: {}", words(error)),
+            format!("the remote {base_url} does not know workspace {workspace}: {}", words(error)),
             "check --workspace and --base-url",
         ),
-        ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::NoSpace => unreachable(error),
-        ErrorKind::Conflict | ErrorKind::TooLarge | ErrorKind::Rejected | ErrorKind::Corrupt => unexpected(error),
+        ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::NoSpace => unreachable(error, base_url),
+        ErrorKind::Conflict | ErrorKind::TooLarge | ErrorKind::Rejected | ErrorKind::Corrupt => unexpected(error, base_url),
     }
 }
 
-fn unreachable(error: &RemoteError) -> Problem {
+fn unreachable(error: &RemoteError, base_url: &str) -> Problem {
     let what = match error.status {
-        Some(_) => format!("the remote is not in service: {}", words(error)),
-        None => format!("the remote cannot be reached: {}", words(error)),
+        Some(_) => format!("the remote {base_url} is not in service: {}", words(error)),
+        None => format!("the remote {base_url} cannot be reached: {}", words(error)),
     };
+    let health = shell_word(Path::new(&format!("{base_url}/health")));
     Problem::new(
         Code::RemoteUnreachable,
         what,
-        "check --base-url and the network; --offline-ok mounts what is known and uploads when the remote is back",
+        format!(
+            "curl {health}; check --base-url and the network; --offline-ok mounts what is known and uploads when the remote is back"
+        ),
     )
 }
 
-fn unexpected(error: &RemoteError) -> Problem {
+fn unexpected(error: &RemoteError, base_url: &str) -> Problem {
     Problem::new(
         Code::RemoteUnexpected,
-        format!("the remote does not answer like a relayfile server: {}", words(error)),
+        format!("the remote {base_url} does not answer like a relayfile server: {}", words(error)),
         "check --base-url: it is the part before /v1/workspaces",
     )
 }
@@ -114,6 +120,12 @@ mod tests {
         }
     }
 
+    const URL: &str = "https://relay.example";
+
+    fn check(remote: &Answers) -> Result<(), Problem> {
+        check_remote(remote, URL, "team")
+    }
+
     fn error(kind: ErrorKind, status: Option<u16>, message: &str) -> RemoteError {
         RemoteError {
             kind,
@@ -130,11 +142,11 @@ mod tests {
 
     #[test]
     fn a_remote_that_lists_passes() {
-        assert_eq!(check_remote(&Answers { health: Ok(()), tree: Ok(TreePage::default()) }), Ok(()));
+        assert_eq!(check(&Answers { health: Ok(()), tree: Ok(TreePage::default()) }), Ok(()));
     }
 
     #[test]
-    fn each_kind_of_refusal_has_its_code_and_the_remotes_words() {
+    fn each_kind_of_refusal_has_its_code_the_base_url_and_the_remotes_words() {
         for (kind, status, code) in [
             (ErrorKind::Unauthorized, Some(401), Code::TokenRejected),
             (ErrorKind::Forbidden, Some(403), Code::WorkspaceForbidden),
@@ -145,18 +157,23 @@ mod tests {
             (ErrorKind::Rejected, Some(400), Code::RemoteUnexpected),
         ] {
             let remote = Answers { health: Ok(()), tree: Err(error(kind, status, "in its\nown words")) };
-            let problem = check_remote(&remote).unwrap_err();
+            let problem = check(&remote).unwrap_err();
             assert_eq!(problem.code, code, "{kind:?}");
-            assert!(problem.what.contains("in its own words"), "{problem}");
+            assert!(problem.what.contains("in its own words") && problem.what.contains(URL), "{problem}");
+            let about_it = matches!(code, Code::TokenRejected | Code::WorkspaceForbidden | Code::WorkspaceNotFound);
+            assert_eq!(problem.what.contains("workspace team"), about_it, "{problem}");
         }
     }
 
     #[test]
     fn a_server_without_health_is_not_a_relayfile_server() {
         let remote = Answers { health: Err(error(ErrorKind::NotFound, Some(404), "nope")), tree: Ok(TreePage::default()) };
-        assert_eq!(check_remote(&remote).unwrap_err().code, Code::RemoteUnexpected);
+        let problem = check(&remote).unwrap_err();
+        assert!(problem.code == Code::RemoteUnexpected && problem.what.contains(URL), "{problem}");
         let remote = Answers { health: Err(error(ErrorKind::Unreachable, None, "refused")), tree: Ok(TreePage::default()) };
-        assert_eq!(check_remote(&remote).unwrap_err().code, Code::RemoteUnreachable);
+        let problem = check(&remote).unwrap_err();
+        assert!(problem.code == Code::RemoteUnreachable && problem.what.contains(URL), "{problem}");
+        assert!(problem.remedy.contains("curl https://relay.example/health"), "{problem}");
     }
 
     #[test]

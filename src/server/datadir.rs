@@ -19,6 +19,7 @@ use super::ServerError;
 
 /// How long to wait for a server that has the lock but has not yet said where it listens.
 const URL_WAIT: Duration = Duration::from_secs(2);
+const LOCK_FILE: &str = "server.lock";
 /// Random bytes in a token or a secret.
 const SECRET_BYTES: usize = 32;
 
@@ -33,7 +34,7 @@ impl DataDir {
     pub(super) fn lock(path: &Path) -> Result<DataDir, ServerError> {
         let io = |what: &'static str, at: &Path, source: io::Error| ServerError::Io { what, path: at.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| io("create", path, e))?;
-        let lock_path = path.join("server.lock");
+        let lock_path = path.join(LOCK_FILE);
         let mut options = OpenOptions::new();
         let lock = options
             .create(true)
@@ -87,6 +88,11 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.path.join("url"));
     }
+}
+
+/// Whether a server has run on the directory before, so that taking its lock makes nothing new.
+pub(super) fn was_used(path: &Path) -> bool {
+    path.join(LOCK_FILE).exists()
 }
 
 fn in_use(path: &Path) -> ServerError {

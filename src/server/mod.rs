@@ -140,7 +140,16 @@ pub struct ServerHandle {
 /// # Errors
 /// [`ServerError::InUse`] if another process serves the directory; the others name the file or address that failed.
 pub fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
+    // The address first: a server that cannot listen makes no directory. Whoever serves an old one already is said before that.
+    let failed = |source| ServerError::Listen { addr: config.listen, source };
+    let socket = std::net::TcpListener::bind(config.listen).map_err(failed);
+    if !datadir::was_used(&config.data_dir)
+        && let Err(e) = socket
+    {
+        return Err(e);
+    }
     let dir = datadir::DataDir::lock(&config.data_dir)?;
+    let socket = socket?;
     let token = dir.secret("token", "rf_")?;
     let own_secret = dir.secret("jwt-secret", "")?;
     let jwt_secret = config.jwt_secret.unwrap_or(own_secret);
@@ -148,8 +157,6 @@ pub fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
     let database = dir.database();
     let store = store::Store::open(&database, hub.clone()).map_err(|source| ServerError::Database { path: database, source })?;
 
-    let failed = |source| ServerError::Listen { addr: config.listen, source };
-    let socket = std::net::TcpListener::bind(config.listen).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
 

@@ -18,7 +18,7 @@ pub struct Place {
 
 impl Place {
     fn new(state_dir: PathBuf) -> Place {
-        let holder = Lease::holder(&state_dir);
+        let holder = Lease::held_by(&state_dir);
         Place { state_dir, holder }
     }
 

@@ -61,7 +61,7 @@ pub fn flush(o: &args::Flush) -> Result<Exit, Problem> {
             break;
         }
         std::thread::sleep(LOOK_EVERY.min(deadline.saturating_duration_since(Instant::now())));
-        let place = Place { holder: Lease::holder(&place.state_dir), ..place.clone() };
+        let place = Place { holder: Lease::held_by(&place.state_dir), ..place.clone() };
         view = View::read(place)?;
     }
     bar.finish_and_clear();
