@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::preflight::answers_within;
+use crate::preflight::{Exit, answers_within, shell_word};
 
 /// How long a mount may take to answer before it is called hung.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -73,11 +73,30 @@ impl LastStop {
         serde_json::from_slice(&bytes).ok().filter(|stop: &LastStop| stop.pid == pid)
     }
 
+    /// The exit code of whoever ended the mount.
+    pub fn exit(&self) -> Exit {
+        match (self.pending, self.dead) {
+            (0, 0) => Exit::Ok,
+            (0, _) => Exit::DeadLetters,
+            _ => Exit::QueueNotEmpty,
+        }
+    }
+
+    /// What to type next; `None` when nothing is left to do.
+    pub fn next(&self, state_dir: &Path) -> Option<String> {
+        let dir = shell_word(state_dir);
+        match (self.pending, self.dead) {
+            (0, 0) => None,
+            (_, 0) => Some(format!("send it without a mount: relayfile writeback drain {dir}")),
+            _ => Some(format!("look at it: relayfile writeback status {dir}")),
+        }
+    }
+
     /// What is left, for people.
     pub fn sentence(&self) -> String {
         let saves = |n: u64| if n == 1 { "1 save".to_owned() } else { format!("{n} saves") };
         let queued = |n| format!("{} still queued, safe on this disk; the next mount sends what is left", saves(n));
-        let refused = |n| format!("{} not accepted by the remote and kept on this disk as dead letters", saves(n));
+        let refused = |n| format!("{} refused by the remote and kept on this disk as dead letters", saves(n));
         match (self.pending, self.dead) {
             (0, 0) => "every save has reached the remote".to_owned(),
             (0, dead) => refused(dead),
@@ -115,6 +134,10 @@ mod tests {
         assert_eq!(LastStop::read(dir.path(), 7), Some(stop.clone()));
         assert_eq!(LastStop::read(dir.path(), 8), None);
         assert_eq!(dir.path().read_dir().unwrap().count(), 1, "no temporary file is left");
-        assert!(stop.sentence().starts_with("1 save still queued") && stop.sentence().contains("2 saves not accepted"));
+        assert!(stop.sentence().starts_with("1 save still queued") && stop.sentence().contains("2 saves refused"));
+        assert_eq!((stop.exit(), stop.next(Path::new("/s")).is_some()), (Exit::QueueNotEmpty, true));
+        let clean = LastStop { pid: 7, pending: 0, dead: 0 };
+        assert_eq!((clean.exit(), clean.next(Path::new("/s"))), (Exit::Ok, None));
+        assert_eq!(LastStop { dead: 1, ..clean }.exit(), Exit::DeadLetters);
     }
 }

@@ -135,13 +135,15 @@ fn serve(config: &Config, signals: Signals, ready: Option<&mut Option<Ready>>) -
 }
 
 fn ended(config: &Config, ended: &Ended) -> Exit {
-    let exit = if ended.pending > 0 { Exit::QueueNotEmpty } else { Exit::Ok };
     let stop = LastStop { pid: std::process::id(), pending: ended.pending, dead: ended.dead };
     if let Err(e) = stop.write(&config.state_dir) {
         log::warn!("cannot write down how the mount ended: {e}");
     }
     say(format_args!("unmounted {}: {}", config.mountpoint.display(), stop.sentence()));
-    exit
+    if let Some(next) = stop.next(&config.state_dir) {
+        say(format_args!("  {next}"));
+    }
+    stop.exit()
 }
 
 /// Turns the first signal into a stop, also one that comes while the mount is still starting.

@@ -71,7 +71,10 @@ fn say_what_is_left(path: &Path, state: &LiveState) -> Exit {
     match LastStop::read(&state.state_dir, state.pid) {
         Some(stop) => {
             out(format_args!("unmounted {}: {}", path.display(), stop.sentence()));
-            if stop.pending > 0 { Exit::QueueNotEmpty } else { Exit::Ok }
+            if let Some(next) = stop.next(&state.state_dir) {
+                out(format_args!("  {next}"));
+            }
+            stop.exit()
         }
         // It was killed while it drained, or its state directory is not ours to read.
         None if state.pending_writeback > 0 => {

@@ -14,7 +14,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::now_ms;
-use super::ops::{COLUMNS, OpState, Operation, operation};
+use super::ops::{COLUMNS, OpKind, OpState, Operation, operation};
 use super::rows::Version;
 use super::writer::Tx;
 use crate::ids::{ContentHash, OpId};
@@ -46,6 +46,15 @@ pub enum Meets {
     Version(Version),
     /// The remote has no such file any more. The view keeps the local version, and the next save creates the file.
     Nothing,
+}
+
+/// What an acknowledgement has settled.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Nothing of the path is left to do.
+    pub idle: bool,
+    /// Letters that are none any more.
+    pub superseded: Vec<OpId>,
 }
 
 impl Tx<'_> {
@@ -160,10 +169,11 @@ impl Tx<'_> {
         if let Some((hash, size, content_type)) = payload.filter(|_| !op.sent) {
             self.set_sent(id, Some((hash, size)), Some(&content_type))?;
         }
-        let in_view = op.in_view && !matches!(meets, Meets::Version(_));
+        // After a delete that dies, and where another version takes the path, the view shows what the remote has.
+        let in_view = op.in_view && op.kind == OpKind::Put && !matches!(meets, Meets::Version(_));
         self.db
             .prepare_cached(
-                "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4 AND in_view = 1
+                "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4 AND (in_view = 1 OR kind = 2)
                      AND seq < (SELECT seq FROM operation WHERE op_id = ?2)",
             )?
             .execute(params![op.path, id, at])?;
@@ -233,15 +243,14 @@ impl Tx<'_> {
     }
 
     /// in flight → acknowledged. `result` is what the remote has at the path now (`None` after a delete). What waits behind
-    /// it takes that as its base, and letters of the path that are older are superseded. Returns whether nothing of the path
-    /// is left to do.
+    /// it takes that as its base, and letters of the path that are older are superseded.
     pub fn acknowledge(
         &self,
         op: &Operation,
         result: Option<&Version>,
         content_type: Option<&str>,
         accepted: Option<&Accepted>,
-    ) -> rusqlite::Result<bool> {
+    ) -> rusqlite::Result<Settled> {
         let (id, path, at) = (&op.op, &op.path, now_ms());
         match result {
             // The view shows another version than the one that was sent: this one is news for it.
@@ -261,15 +270,17 @@ impl Tx<'_> {
                 )?
                 .execute(params![path, result.map(|v| &v.revision), result.and_then(|v| v.hash)])?;
         }
-        self.db
+        let superseded = self
+            .db
             .prepare_cached(
                 "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4
-                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2)",
+                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2) RETURNING op_id",
             )?
-            .execute(params![path, id, at])?;
+            .query_map(params![path, id, at], |r| r.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
         self.db.prepare_cached("DELETE FROM applied WHERE op_id = ?1")?.execute([id])?;
         self.prune()?;
-        self.is_idle(path)
+        Ok(Settled { idle: self.is_idle(path)?, superseded })
     }
 
     /// Forgets the oldest of what is finished.

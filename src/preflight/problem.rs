@@ -24,12 +24,14 @@ pub enum Exit {
     Config = 7,
     /// Unmounted in order, but saves are still queued; they go out with the next mount.
     QueueNotEmpty = 8,
+    /// Unmounted in order, nothing is queued, and the remote has refused some saves for good.
+    DeadLetters = 9,
     /// Anything else (`EX_SOFTWARE` of sysexits.h).
     Internal = 70,
 }
 
 impl Exit {
-    pub const ALL: [Exit; 10] = [
+    pub const ALL: [Exit; 11] = [
         Exit::Ok,
         Exit::ChecksFailed,
         Exit::Usage,
@@ -39,6 +41,7 @@ impl Exit {
         Exit::Remote,
         Exit::Config,
         Exit::QueueNotEmpty,
+        Exit::DeadLetters,
         Exit::Internal,
     ];
 
@@ -58,6 +61,7 @@ impl Exit {
             Exit::Remote => "base URL, token or remote",
             Exit::Config => "the configuration file or an environment variable",
             Exit::QueueNotEmpty => "unmounted, but saves are (or may be) still queued; the next mount sends them",
+            Exit::DeadLetters => "unmounted, nothing is queued, but the remote has refused saves: `relayfile writeback list`",
             Exit::Internal => "anything else; the log says what",
         }
     }

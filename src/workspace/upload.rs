@@ -116,7 +116,9 @@ impl Contents for Workspace {
         ticket.wait()?;
         failpoint::hit("acknowledged");
         self.store.remove_payload(&op.op);
-        if slot.lock().take() == Some(true) {
+        let settled = slot.lock().take().unwrap_or_default();
+        settled.superseded.iter().for_each(|letter| self.store.remove_payload(letter));
+        if settled.idle {
             self.path_is_done(op, number);
         }
         Ok(())

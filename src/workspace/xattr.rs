@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::ids::Ino;
+use crate::journal::OpState;
 
 use super::batch::Batch;
 use super::{FsError, FsResult, Workspace, errno, now};
@@ -41,6 +42,7 @@ impl Workspace {
             "provider" => Some(path.provider().to_owned()),
             "op_id" => operation()?.map(|o| o.op.to_string()),
             "state" => Some(match operation()? {
+                Some(o) if o.state == OpState::Dead && o.last_code.as_deref() == Some("conflict") => "conflict".to_owned(),
                 Some(o) => o.state.as_str().to_owned(),
                 None if self.policy.is_local_only(path.as_str()) && version.is_none() => "local-only".to_owned(),
                 None => "synced".to_owned(),
