@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::failpoint;
 use crate::ids::Ino;
 use crate::journal::ContentState;
 
@@ -231,6 +232,7 @@ impl Workspace {
             drop(tree);
             return if power { self.barrier() } else { Ok(()) };
         }
+        failpoint::hit("flush");
         let stamp = working.stamp()?;
         f.stamp = Some(stamp);
         f.content = ContentState::Dirty;
@@ -245,6 +247,7 @@ impl Workspace {
         let pending = self.submit(batch);
         drop(tree);
         let done = self.finish(pending);
+        failpoint::hit("flushed");
         match &done {
             Ok(()) => working.note_commit(writes),
             Err(e) => {
