@@ -86,6 +86,8 @@ impl Tx<'_> {
         let Some(found) = self.operation(op)? else { return Ok(Retried::Unknown) };
         Ok(match found.state {
             OpState::Queued | OpState::Waiting => Retried::AlreadyQueued,
+            // Somebody else's retry is under way: what was asked for is being done.
+            OpState::InFlight if found.forgiven > 0 && found.spent() == 0 => Retried::AlreadyQueued,
             OpState::InFlight => Retried::InFlight,
             OpState::Acknowledged => Retried::Acknowledged,
             OpState::Superseded => Retried::Superseded,
