@@ -67,6 +67,8 @@ pub struct Status {
 #[derive(Debug, Clone, Serialize)]
 pub struct LastError {
     pub op_id: String,
+    /// `put` or `delete`; empty where that is not known.
+    pub kind: &'static str,
     pub path: String,
     pub status: Option<u16>,
     pub code: String,

@@ -25,7 +25,8 @@ file (the same names, with _ for -), else the defaults.
 
 Exit codes: 0 done, 2 usage, 3 mountpoint, 4 FUSE, 5 state directory or lease,
 6 remote or token, 7 configuration, 8 unmounted with saves still queued,
-9 unmounted with dead letters, 70 anything else. Each problem has a stable [CODE]: see docs/OPERATIONS.md.";
+9 unmounted with dead letters, 70 anything else. Each problem has a stable
+[CODE]: see docs/OPERATIONS.md.";
 
 const RELAYFILE_EXAMPLES: &str = "\
 Examples:

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::{LINE_MAX, Reply, Request, address};
 
-/// How long a holder may take; what it does is local.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a holder may take; what it does is local. One that is stopped never answers.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to say that it is there.
+const HELLO: Duration = Duration::from_secs(2);
 
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +26,9 @@ pub enum Unanswered {
 pub fn ask(state_dir: &Path, request: &Request) -> Result<Reply, Unanswered> {
     let (_dir, path) = address(state_dir).map_err(Unanswered::Nobody)?;
     let mut stream = UnixStream::connect(path).map_err(Unanswered::Nobody)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let patience = if *request == Request::Hello { HELLO } else { PATIENCE };
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut text = serde_json::to_string(request).map_err(io::Error::from)?;
     text.push('\n');
     stream.write_all(text.as_bytes())?;

@@ -194,7 +194,8 @@ fn import_letter(
         }
         for suffix in [".error.json", ".json"] {
             let name = format!("{op}{suffix}");
-            if let Ok(bytes) = std::fs::read(from.join(DIR).join(&name)) {
+            let taken = shelf.join(&name).symlink_metadata().is_ok();
+            if let (false, Ok(bytes)) = (taken, std::fs::read(from.join(DIR).join(&name))) {
                 replace(&shelf, &name, &bytes)?;
             }
         }

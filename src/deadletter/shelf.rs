@@ -66,13 +66,17 @@ impl Shelf {
             }
             self.shown.remove(&op);
         }
+        let mut result = Ok(());
         for letter in &letters {
             if self.shown.get(&letter.op) != Some(&letter.updated_at) {
-                self.write(journal, letter)?;
-                self.shown.insert(letter.op.clone(), letter.updated_at);
+                // One that cannot be written is in nobody's way.
+                match self.write(journal, letter) {
+                    Ok(()) => drop(self.shown.insert(letter.op.clone(), letter.updated_at)),
+                    Err(e) => result = Err(e),
+                }
             }
         }
-        Ok(())
+        result
     }
 
     /// What an earlier run left: files of operations that have ended since, and halves.
@@ -93,15 +97,22 @@ impl Shelf {
 
     /// False for a record that cannot be read: whatever it is, it is not ours to take away.
     fn may_touch(&self, op: &OpId) -> bool {
-        match std::fs::read(self.file(op, ".json")) {
-            Ok(bytes) => Record::parse(&bytes, op).is_ok(),
-            Err(_) => true,
+        self.record_there(op).is_none_or(|found| found.is_ok())
+    }
+
+    /// The record that is on disk, or why it cannot be read; `None` when nothing has its name.
+    fn record_there(&self, op: &OpId) -> Option<Result<Record, String>> {
+        let file = self.file(op, ".json");
+        match file.symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => Some(Err(e.to_string())),
+            Ok(m) if !m.is_file() => Some(Err("it is not a regular file".into())),
+            Ok(_) => Some(std::fs::read(&file).map_err(|e| e.to_string()).and_then(|bytes| Record::parse(&bytes, op))),
         }
     }
 
     fn write(&self, journal: &Journal, op: &Operation) -> io::Result<()> {
-        let there = std::fs::read(self.file(&op.op, ".json")).ok();
-        let parsed = there.as_deref().map(|bytes| Record::parse(bytes, &op.op));
+        let parsed = self.record_there(&op.op);
         if let Some(Err(why)) = &parsed {
             log::warn!("{}: left as it is: {why}", self.file(&op.op, ".json").display());
             return Ok(());

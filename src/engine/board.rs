@@ -78,6 +78,7 @@ impl Board {
     fn error_of(&self, op: &Operation) -> LastError {
         LastError {
             op_id: op.op.to_string(),
+            kind: op.kind.as_str(),
             path: op.path.to_string(),
             status: op.last_status,
             code: op.last_code.clone().unwrap_or_default(),
@@ -95,9 +96,10 @@ impl Board {
                 Some(e) => format!("attempt {} failed: {e}", op.attempts),
                 None => "interrupted; it is resolved with the remote before it is repeated".to_owned(),
             },
-            _ if self.feed().feed != Feed::Polling => {
-                "waits until the remote's event feed is known to continue where it was".to_owned()
-            }
+            _ if self.feed().feed != Feed::Polling => match self.feed().why {
+                Some(why) => format!("the remote cannot be followed: {why}"),
+                None => "waits until the remote is known to be where it was left".to_owned(),
+            },
             _ => "waits until the path has stood still for the settle window, or behind an earlier operation".to_owned(),
         }
     }
@@ -219,6 +221,7 @@ impl Operator for Board {
 fn provider_error(identity: &Identity, e: ProviderError) -> LastError {
     LastError {
         op_id: e.op,
+        kind: "",
         path: identity.full_path(&e.path),
         status: e.status,
         code: e.code,

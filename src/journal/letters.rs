@@ -10,6 +10,7 @@ use super::writer::Tx;
 use super::{Journal, JournalError, now_ms};
 use crate::ids::{ContentHash, OpId};
 use crate::path::RemotePath;
+use crate::remote::FeedMark;
 
 /// What became of the wish to retry an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +94,16 @@ impl Tx<'_> {
             OpState::Superseded => Retried::Superseded,
             OpState::Discarded => Retried::Discarded,
             OpState::Dead => {
-                if let Some(newer) = self.open_operations(&found.path)?.into_iter().next_back() {
-                    return Ok(Retried::NewerSave(newer.op));
+                let newer: Option<OpId> = self
+                    .db
+                    .prepare_cached(
+                        "SELECT n.op_id FROM operation o JOIN operation n ON n.path = o.path AND n.seq > o.seq AND n.state <= 3
+                         WHERE o.op_id = ?1 ORDER BY n.seq DESC LIMIT 1",
+                    )?
+                    .query_row([op], |r| r.get(0))
+                    .optional()?;
+                if let Some(newer) = newer {
+                    return Ok(Retried::NewerSave(newer));
                 }
                 self.db
                     .prepare_cached(
@@ -208,18 +217,6 @@ impl Journal {
         })
     }
 
-    /// Puts on their way again whose dropped deletes have not come back yet.
-    pub fn puts_with_linked_deletes(&self) -> Result<Vec<OpId>, JournalError> {
-        self.read(|db| {
-            db.prepare_cached(
-                "SELECT DISTINCT d.after_op FROM operation d JOIN operation p ON p.op_id = d.after_op
-                 WHERE d.state = 6 AND d.last_code = 'linked' AND p.state <= 3",
-            )?
-            .query_map([], |r| r.get(0))?
-            .collect()
-        })
-    }
-
     /// Discarded letters whose content the view still shows.
     pub fn half_discarded(&self) -> Result<Vec<Operation>, JournalError> {
         self.read(|db| {
@@ -229,31 +226,50 @@ impl Journal {
         })
     }
 
-    /// What the remote's feed told of an operation: `Some(result)` when it was applied.
-    pub fn applied(&self, op: &OpId) -> Result<Option<Option<Version>>, JournalError> {
+    /// What the remote's feed has told of an operation so far: `Ok(result)` when it was applied, else the place in the feed
+    /// up to which that is known. Both of one moment, because the follower moves both at once.
+    pub fn applied(&self, op: &Operation) -> Result<Result<Option<Version>, FeedMark>, JournalError> {
         self.read(|db| {
-            db.prepare_cached("SELECT revision, hash FROM applied WHERE op_id = ?1")?
-                .query_row([op], |r| {
-                    let revision: Option<crate::ids::Revision> = r.get(0)?;
-                    let hash = r.get(1)?;
-                    Ok(revision.map(|revision| Version { revision, hash }))
-                })
-                .optional()
+            // One statement, so one snapshot.
+            db.prepare_cached(
+                "SELECT (SELECT count(*) FROM applied WHERE op_id = ?1), (SELECT revision FROM applied WHERE op_id = ?1),
+                     (SELECT hash FROM applied WHERE op_id = ?1), (SELECT value FROM meta WHERE key = 'mark'),
+                     (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'learned_at')",
+            )?
+            .query_row([&op.op], |r| {
+                if r.get::<_, i64>(0)? > 0 {
+                    let hash = r.get(2)?;
+                    return Ok(Ok(r.get::<_, Option<_>>(1)?.map(|revision| Version { revision, hash })));
+                }
+                let mark: Option<String> = r.get(3)?;
+                // A listing jumps over events without looking at them.
+                let listed_since = r.get::<_, Option<i64>>(4)?.is_some_and(|at| at >= op.created_at);
+                let mark = mark.filter(|_| !listed_since).and_then(|m| serde_json::from_str(&m).ok());
+                Ok(Err(mark.unwrap_or_default()))
+            })
         })
     }
 
     /// Whether what the remote has at a path are the bytes that an earlier operation than `op` was to write there: then
-    /// `op`, which came after them, has seen them.
+    /// `op`, which came after them, has seen them. The same bytes under a revision that is none of ours are somebody's revert.
     pub fn wrote_before(&self, op: &Operation, version: &Version) -> Result<bool, JournalError> {
         let Some(hash) = version.hash else { return Ok(false) };
         self.read(|db| {
             db.prepare_cached(
-                "SELECT EXISTS(SELECT 1 FROM operation o WHERE o.path = ?1 AND o.state IN (4, 5, 6) AND o.kind = 1
+                "SELECT EXISTS(SELECT 1 FROM operation o WHERE o.path = ?1 AND o.kind = 1
                      AND o.sent = 1 AND o.in_view = 1 AND o.payload_hash = ?2
-                     AND o.seq < (SELECT seq FROM operation WHERE op_id = ?3))",
+                     AND o.seq < (SELECT seq FROM operation WHERE op_id = ?3)
+                     AND (o.state = 5 AND o.result_revision = ?4
+                          OR o.state IN (4, 6) AND o.seq > coalesce((SELECT max(a.seq) FROM operation a
+                              WHERE a.path = ?1 AND a.state = 5 AND a.seq < (SELECT seq FROM operation WHERE op_id = ?3)), 0)))",
             )?
-            .query_row(params![op.path, hash, op.op], |r| r.get(0))
+            .query_row(params![op.path, hash, op.op, version.revision], |r| r.get(0))
         })
+    }
+
+    /// Nothing local is left to defend at the path.
+    pub fn is_idle(&self, path: &RemotePath) -> Result<bool, JournalError> {
+        self.read(|db| Tx { db }.is_idle(path))
     }
 
     /// The version that the view of a path is built on.

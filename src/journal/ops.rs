@@ -184,7 +184,8 @@ impl Tx<'_> {
         not_before: i64,
     ) -> rusqlite::Result<Option<OpId>> {
         let now = if node.is_some() { Now::Present } else { Now::Gone };
-        let open = self.open_operations(path)?;
+        // What somebody retries beside the view says nothing about the version that this change was made on.
+        let open: Vec<Operation> = self.open_operations(path)?.into_iter().filter(|o| o.in_view).collect();
         let sent = open.iter().find(|o| o.sent || o.state == OpState::InFlight);
         let queued = open.iter().find(|o| !o.sent && o.state != OpState::InFlight);
         let remote = self.remote(path)?;
@@ -198,22 +199,23 @@ impl Tx<'_> {
         };
         // Behind a sent operation the base is what that one leaves; until then it holds the same base as it.
         let at = now_ms();
-        if now == Now::Gone && remote.is_none() && sent.is_none() {
-            // Whoever removes a file here has decided about the letters of its content too. Where the remote has the file,
-            // the acknowledgement of the delete does this.
+        if now == Now::Gone {
+            // Whoever removes a file here has decided about the letter of what it showed; and when it was moved, its content
+            // goes on under the new name.
             self.db
-                .prepare_cached("UPDATE operation SET state = 6, updated_at = ?2 WHERE path = ?1 AND state = 4 AND kind = 1")?
+                .prepare_cached(
+                    "UPDATE operation SET state = 6, updated_at = ?2 WHERE path = ?1 AND state = 4 AND kind = 1 AND in_view = 1",
+                )?
                 .execute(params![path, at])?;
         }
-        // What somebody retries beside the view says nothing about the version that this change was made on.
-        let base = queued.or(sent.filter(|o| o.in_view)).map_or(remote, |o| o.base.clone());
+        let base = queued.or(sent).map_or(remote, |o| o.base.clone());
         match coalesce(&state, now) {
             Decision::Nothing => Ok(queued.filter(|q| q.kind == OpKind::Put).map(|q| q.op.clone())),
             Decision::Join(op) => {
                 self.db
                     .prepare_cached(
                         "UPDATE operation SET node = ?2, generation = generation + 1, not_before = ?3, updated_at = ?4,
-                             payload_hash = NULL, payload_size = NULL WHERE op_id = ?1",
+                             payload_hash = NULL, payload_size = NULL, force = 0 WHERE op_id = ?1",
                     )?
                     .execute(params![op, node, not_before, at])?;
                 Ok(Some(op))
@@ -297,13 +299,16 @@ impl Tx<'_> {
     pub fn insert_unflushed(&self, path: &RemotePath, node: Ino) -> rusqlite::Result<()> {
         let known: bool = self
             .db
-            .prepare_cached("SELECT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state = 4 AND last_code = 'unflushed')")?
+            .prepare_cached("SELECT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state = 4 AND last_code = 'unflushed' AND sent = 0 AND in_view = 1)")?
             .query_row([path], |r| r.get(0))?;
         let at = now_ms();
-        let queued = self.open_operations(path)?.into_iter().find(|o| !o.sent);
+        let queued = self.open_operations(path)?.into_iter().find(|o| !o.sent && o.in_view);
         let op = match queued {
             Some(o) if o.kind == OpKind::Put && !known => Some(o.op),
-            Some(o) if o.kind == OpKind::Put => return self.finish_row(&o.op, OpState::Superseded, at),
+            Some(o) if o.kind == OpKind::Put => {
+                self.drop_linked(&o.op)?;
+                return self.finish_row(&o.op, OpState::Superseded, at);
+            }
             _ if known => return Ok(()),
             _ => {
                 let base = self.remote(path)?;
@@ -317,6 +322,9 @@ impl Tx<'_> {
                      'the mount ended while a program was writing this file; the bytes written so far are kept' WHERE op_id = ?1",
             )?
             .execute(params![op, at])?;
+        if let Some(op) = &op {
+            self.drop_linked(op)?;
+        }
         Ok(())
     }
 

@@ -15,6 +15,11 @@ pub struct Version {
 }
 
 impl Version {
+    /// What the remote has is not known: equal to no version that there is, so that the remote is asked.
+    pub fn unknown() -> Version {
+        Version { revision: Revision::new(""), hash: None }
+    }
+
     /// The same content as far as both sides know: equal revisions whose hashes, where both are known, agree.
     pub fn same_as(&self, other: &Version) -> bool {
         self.revision == other.revision && !matches!((self.hash, other.hash), (Some(a), Some(b)) if a != b)

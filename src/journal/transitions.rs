@@ -98,7 +98,7 @@ impl Tx<'_> {
             .db
             .prepare_cached(
                 "SELECT n.op_id FROM operation o JOIN operation n ON n.path = o.path AND n.seq > o.seq AND n.state IN (1, 3)
-                 WHERE o.op_id = ?1 AND o.sent = 0 AND n.sent = 0",
+                 WHERE o.op_id = ?1 AND o.sent = 0 AND n.sent = 0 AND o.in_view = 1 AND n.in_view = 1",
             )?
             .query_row([op], |r| r.get(0))
             .optional()?;
@@ -169,14 +169,24 @@ impl Tx<'_> {
         if let Some((hash, size, content_type)) = payload.filter(|_| !op.sent) {
             self.set_sent(id, Some((hash, size)), Some(&content_type))?;
         }
-        // After a delete that dies, and where another version takes the path, the view shows what the remote has.
-        let in_view = op.in_view && op.kind == OpKind::Put && !matches!(meets, Meets::Version(_));
-        self.db
+        let removed_since: bool = self
+            .db
             .prepare_cached(
-                "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4 AND (in_view = 1 OR kind = 2)
-                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2)",
+                "SELECT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state IN (1, 3) AND kind = 2 AND in_view = 1)",
             )?
-            .execute(params![op.path, id, at])?;
+            .query_row([&op.path], |r| r.get(0))?;
+        // After a delete that dies, where another version takes the path, and where the file has been removed or moved away
+        // meanwhile, the view shows something else.
+        let in_view = op.in_view && op.kind == OpKind::Put && !removed_since && !matches!(meets, Meets::Version(_));
+        if op.in_view {
+            // It had replaced in the view what they hold. What lies beside the view has replaced nothing.
+            self.db
+                .prepare_cached(
+                    "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4 AND (in_view = 1 OR kind = 2)
+                         AND seq < (SELECT seq FROM operation WHERE op_id = ?2)",
+                )?
+                .execute(params![op.path, id, at])?;
+        }
         self.db
             .prepare_cached(
                 "UPDATE operation SET state = 4, attempts = attempts + 1, last_status = ?2, last_code = ?3, last_error = ?4,
@@ -185,19 +195,29 @@ impl Tx<'_> {
             .execute(params![id, failure.status, failure.code, failure.message, failure.body, at, in_view])?;
         match meets {
             Meets::Version(version) => self.put_seen(&op.path, Some(version))?,
-            Meets::Nothing => self.delete_remote(&op.path)?,
+            Meets::Nothing if op.in_view => self.delete_remote(&op.path)?,
+            Meets::Nothing => self.put_seen(&op.path, None)?,
+            // After a delete the remote's file comes back, and nobody here knows which version that is.
+            Meets::Refusal if op.kind == OpKind::Delete => self.note_unsure(&op.path)?,
             Meets::Refusal => {}
         }
-        let dropped = self
+        self.drop_linked(id)
+    }
+
+    /// Drops the deletes that wait for a put that is dead, because they would take from the remote a content that it has
+    /// nowhere else; they come back with its retry. Their files show again. Returns their paths.
+    pub(super) fn drop_linked(&self, put: &OpId) -> rusqlite::Result<Vec<RemotePath>> {
+        let dropped: Vec<RemotePath> = self
             .db
-            .prepare_cached("SELECT path FROM operation WHERE after_op = ?1 AND state IN (1, 3)")?
-            .query_map([id], |r| r.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        self.db
             .prepare_cached(
-                "UPDATE operation SET state = 6, last_code = 'linked', updated_at = ?2 WHERE after_op = ?1 AND state IN (1, 3)",
+                "UPDATE operation SET state = 6, last_code = 'linked', updated_at = ?2 WHERE after_op = ?1 AND state IN (1, 3)
+                 RETURNING path",
             )?
-            .execute(params![id, at])?;
+            .query_map(params![put, now_ms()], |r| r.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for path in &dropped {
+            self.note_unsure(path)?;
+        }
         Ok(dropped)
     }
 
@@ -266,18 +286,25 @@ impl Tx<'_> {
         if op.in_view {
             self.db
                 .prepare_cached(
-                    "UPDATE operation SET base_revision = ?2, base_hash = ?3 WHERE path = ?1 AND state IN (1, 3) AND sent = 0",
+                    "UPDATE operation SET base_revision = ?2, base_hash = ?3
+                     WHERE path = ?1 AND state IN (1, 3, 4) AND sent = 0 AND in_view = 1",
                 )?
                 .execute(params![path, result.map(|v| &v.revision), result.and_then(|v| v.hash)])?;
         }
-        let superseded = self
-            .db
-            .prepare_cached(
-                "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4
-                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2) RETURNING op_id",
-            )?
-            .query_map(params![path, id, at], |r| r.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        // A letter beside the view is settled by nothing less than a save that was sent: it holds the only copy.
+        let was_sent = op.kind == OpKind::Put && (op.sent || accepted.is_some());
+        let superseded = match op.in_view {
+            true => self
+                .db
+                .prepare_cached(
+                    "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4
+                         AND seq < (SELECT seq FROM operation WHERE op_id = ?2) AND (in_view = 1 OR kind = 2 OR ?4)
+                     RETURNING op_id",
+                )?
+                .query_map(params![path, id, at, was_sent], |r| r.get(0))?
+                .collect::<rusqlite::Result<_>>()?,
+            false => Vec::new(),
+        };
         self.db.prepare_cached("DELETE FROM applied WHERE op_id = ?1")?.execute([id])?;
         self.prune()?;
         Ok(Settled { idle: self.is_idle(path)?, superseded })

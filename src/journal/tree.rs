@@ -144,10 +144,9 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Notes that the remote has to be asked about a path, if nothing more precise is noted.
+    /// Notes that the remote has to be asked about a path.
     pub fn note_unsure(&self, path: &RemotePath) -> Done {
-        self.db.prepare_cached("INSERT OR IGNORE INTO seen(path) VALUES(?1)")?.execute([path])?;
-        Ok(())
+        self.put_seen(path, Some(&Version::unknown()))
     }
 
     pub fn delete_seen(&self, path: &RemotePath) -> Done {

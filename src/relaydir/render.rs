@@ -19,7 +19,8 @@ here, and nothing in it is ever uploaded.
   dead-letter/<opId>.json one for each save that the remote has refused, with its words;
                           .error.json says the same by a schema, .payload holds your bytes
   retry/                  mv .relay/dead-letter/<opId>.json .relay/retry/   sends that save again
-                          rm .relay/dead-letter/<opId>.json                 lets it go
+                          rm .relay/dead-letter/<opId>.json                 lets it go: the file returns
+                          to the remote's version, and disappears if there is none
 
 What happens when you save a file here: the save is on this disk, safe against a crash, before
 close() returns. It is uploaded in the background. While the remote cannot be reached it waits and
@@ -27,7 +28,7 @@ is tried again; you lose nothing, and it survives a restart. When the remote ref
 becomes a dead letter: your bytes are kept, and the file still shows your version. Save the file once
 more, corrected, or retry the letter. When somebody else has changed the file meanwhile (conflict),
 the file shows the other version and yours is in the letter's .payload: bring the two together and
-save, or put yours on top with --force.
+save, or put yours on top with --force. What the remote has deleted still shows your version.
 
   getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local-only
   relayfile writeback status|list|show|retry|discard|flush    the same from outside, with exit codes
@@ -132,7 +133,7 @@ pub fn render_status(s: &Status) -> String {
     }
     line("dead letters:", &s.dead.to_string());
     for letter in &s.letters {
-        line("", &format!("{} {}: {}", plain(&letter.op_id), plain(&letter.path), last_error_line(letter)));
+        line("", &format!("{} {} {}: {}", plain(&letter.op_id), letter.kind, plain(&letter.path), last_error_line(letter)));
     }
     if s.dead > s.letters.len() as u64 {
         line("", &format!("and {} more: ls .relay/dead-letter", s.dead - s.letters.len() as u64));
@@ -186,20 +187,35 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
         Condition::Ready => vec!["nothing".into()],
     };
     let is_conflict = |e: &&LastError| e.code == "conflict";
-    if let Some(letter) = s.letters.iter().find(|e| !is_conflict(e)) {
+    let is_delete = |e: &&LastError| e.kind == "delete";
+    let at =
+        crate::preflight::shell_word(std::path::Path::new(if s.local_root.is_empty() { &s.state_dir } else { &s.local_root }));
+    if let Some(letter) = s.letters.iter().find(is_delete) {
+        let (id, path) = (plain(&letter.op_id), plain(&letter.path));
+        steps.push(format!("the removal of {path} was refused, and the file is back; to try it again:"));
+        steps.push(format!("  mv .relay/dead-letter/{id}.json .relay/retry/"));
+    }
+    if let Some(letter) = s.letters.iter().find(|e| !is_conflict(e) && !is_delete(e)) {
         let (id, path) = (plain(&letter.op_id), plain(&letter.path));
         steps.push(format!("correct {path}, which still shows your version, and save it once more; or send it as it is:"));
         steps.push(format!("  mv .relay/dead-letter/{id}.json .relay/retry/"));
     }
-    if let Some(letter) = s.letters.iter().find(is_conflict) {
+    if let Some(letter) = s.letters.iter().find(|e| is_conflict(e) && !is_delete(e)) {
         let (id, path) = (plain(&letter.op_id), plain(&letter.path));
-        steps.push(format!("{path} was changed by somebody else; your version is .relay/dead-letter/{id}.payload"));
-        steps.push(format!(
-            "  bring the two together and save; or put yours on top:  relayfile writeback retry --opId {id} --force"
-        ));
+        let force = format!("relayfile writeback retry --opId {id} --force {at}");
+        if letter.status == Some(404) {
+            steps.push(format!("{path} was deleted at the remote, and still shows your version; save it once more, or:"));
+            steps.push(format!("  {force}"));
+        } else {
+            steps.push(format!("{path} was changed by somebody else; your version is .relay/dead-letter/{id}.payload"));
+            steps.push(format!("  bring the two together and save; or put yours on top:  {force}"));
+        }
     }
     if let Some(letter) = s.letters.first() {
-        steps.push(format!("or let a letter go:  rm .relay/dead-letter/{}.json", plain(&letter.op_id)));
+        steps.push(format!(
+            "or let a letter go:  rm .relay/dead-letter/{}.json  (its file returns to the remote's version, if there is one)",
+            plain(&letter.op_id)
+        ));
     }
     steps
 }
@@ -250,6 +266,7 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
         local_root: &s.local_root,
         mode: "fuse",
         status: condition.word(),
+        summary: condition.sentence(s),
         states: States {
             stale: s.feed != Feed::Polling || !s.tree_known,
             offline: s.feed == Feed::Offline,
@@ -328,6 +345,8 @@ struct StateJson<'a> {
     local_root: &'a str,
     mode: &'a str,
     status: &'a str,
+    /// The same in a sentence.
+    summary: String,
     states: States,
     last_reconcile_at: Option<&'a str>,
     last_successful_reconcile_at: Option<&'a str>,

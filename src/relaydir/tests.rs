@@ -247,6 +247,7 @@ fn state_json_has_the_fields_that_older_tools_read() {
 
 fn last_error(message: &str) -> LastError {
     LastError {
+        kind: "put",
         op_id: OP.into(),
         path: "/a.md".into(),
         status: Some(422),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::ids::{Ino, OpId};
-use crate::journal::{Durability, NodeRow, PathRule, Ticket, Tx, Version, now_ms};
+use crate::journal::{Durability, NodeRow, PathRule, Retried, Ticket, Tx, Version, now_ms};
 use crate::path::RemotePath;
 
 use super::tree::Tree;
@@ -33,6 +33,7 @@ enum Step {
     TakeLinked(OpId),
     Applied(OpId, Option<Version>),
     Refresh(RemotePath),
+    Retry { op: OpId, force: bool, outcome: Arc<Mutex<Retried>> },
     OutOfView(OpId),
 }
 
@@ -133,6 +134,14 @@ impl Batch {
         self.steps.push(Step::Unflushed(path, ino));
     }
 
+    /// Retries a letter. The steps behind this one are taken only if it was dead.
+    pub fn retry(&mut self, tree: &mut Tree, path: &RemotePath, op: OpId, force: bool) -> Arc<Mutex<Retried>> {
+        self.marks.push((path.clone(), tree.mark_work(path)));
+        let outcome = Arc::new(Mutex::new(Retried::Unknown));
+        self.steps.push(Step::Retry { op, force, outcome: Arc::clone(&outcome) });
+        outcome
+    }
+
     /// The delete of the path that is queued by now waits for `put`.
     pub fn link_delete(&mut self, path: RemotePath, put: OpId) {
         self.steps.push(Step::LinkDelete(path, put));
@@ -181,6 +190,14 @@ impl Batch {
                 Step::TakeLinked(put) => tx.take_linked(put)?,
                 Step::Applied(op, result) => tx.note_applied(op, result.as_ref())?,
                 Step::Refresh(path) => tx.note_unsure(path)?,
+                Step::Retry { op, force, outcome } => {
+                    let retried = tx.retry(op, *force)?;
+                    let go_on = retried == Retried::Queued;
+                    *outcome.lock() = retried;
+                    if !go_on {
+                        return Ok(());
+                    }
+                }
                 Step::OutOfView(op) => tx.out_of_view(op)?,
             }
         }

@@ -159,7 +159,10 @@ impl Store {
 
     /// Copies the working file of a letter that was never sent to where its payload would be.
     pub fn copy_to_payload(&self, ino: Ino, op: &OpId) -> io::Result<()> {
-        std::fs::copy(self.path(ino), self.payload_path(op)).map(drop)
+        // Beside it and renamed: the old one may have a second name.
+        let temp = self.payloads.join(format!("{op}.new"));
+        std::fs::copy(self.path(ino), &temp)?;
+        std::fs::rename(temp, self.payload_path(op))
     }
 
     /// Makes the names in `files/` survive a loss of power.

@@ -32,10 +32,12 @@ impl Workspace {
         payload: Option<(ContentHash, u64, String)>,
     ) -> Result<(), JournalError> {
         let mut tree = self.tree.write();
-        let number = tree.work.get(&op.path).copied().unwrap_or(0);
+        // Changes up to here are before this one in the journal, later ones behind it.
+        let number = tree.changes();
         let mut row = None;
         match meets {
             Meets::Version(version) => tree.note(&op.path, Some(version.clone())),
+            Meets::Nothing if !op.in_view => tree.note(&op.path, None),
             // There is nothing left that a revision could name.
             Meets::Nothing => {
                 if let Some(ino) = op.node
@@ -67,82 +69,83 @@ impl Workspace {
         ticket.wait()?;
         let (dropped, idle) = std::mem::take(&mut *slot.lock());
         let mut tree = self.tree.write();
-        if idle {
-            tree.clear_work(&op.path, number);
-            tree.refresh_later(&op.path);
-        }
         // The deletes that waited for this put: their files are still at the remote.
-        for (path, idle) in dropped {
+        let paths = dropped.into_iter().chain([(op.path.clone(), idle)]);
+        for (path, idle) in paths {
             if idle {
-                tree.work.remove(&path);
+                tree.clear_work(&path, number);
                 tree.refresh_later(&path);
+            } else if op.path != path {
+                tree.note(&path, Some(Version::unknown()));
             }
         }
         Ok(())
     }
 
-    /// Retries a dead letter: it is due at once. With `force` it goes on top of whatever the remote has.
+    /// Retries a dead letter: it is due at once. With `force` it goes on top of whatever the remote has. The deletes that were
+    /// dropped when it died come back in the same transaction, unless somebody has worked on their paths since.
     pub fn retry(&self, op: &OpId, force: bool) -> FsResult<Retried> {
+        let _one_at_a_time = self.letters.lock();
         let Some(letter) = self.journal.operation(op)? else { return Ok(Retried::Unknown) };
         let needs_payload = letter.state == OpState::Dead && letter.kind == OpKind::Put && letter.sent;
         if needs_payload && !self.store.payload_path(op).exists() {
             return Ok(Retried::NoPayload);
         }
-        let linked = self.journal.linked_deletes(op)?;
+        let linked = match letter.state {
+            OpState::Dead => self.journal.linked_deletes(op)?,
+            _ => Vec::new(),
+        };
         let mut tree = self.tree.write();
-        let number = tree.mark_work(&letter.path);
-        let slot = std::sync::Arc::new(Mutex::new(None));
-        let (out, id, path) = (std::sync::Arc::clone(&slot), op.clone(), letter.path.clone());
-        let ticket = self.journal.submit(Durability::Process, move |tx| {
-            *out.lock() = Some((tx.retry(&id, force)?, tx.is_idle(&path)?));
-            Ok(())
-        });
-        drop(tree);
-        let committed = ticket.wait();
-        let (outcome, idle) = slot.lock().take().unwrap_or((Retried::Unknown, false));
-        if idle || committed.is_err() {
-            self.tree.write().clear_work(&letter.path, number);
+        let (mut batch, mut news, mut returning) = (Batch::default(), Vec::new(), Vec::new());
+        // Everything behind this step happens only if the letter was dead.
+        let outcome = batch.retry(&mut tree, &letter.path, op.clone(), force);
+        for (path, base) in linked {
+            if self.take_name_again(&mut tree, &mut batch, &mut news, &path, base.as_ref()) {
+                batch.gone(&mut tree, self.rule(path.clone()));
+                batch.link_delete(path.clone(), op.clone());
+                returning.push(path);
+            }
         }
-        committed?;
+        batch.take_linked(op.clone());
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)?;
+        let outcome = outcome.lock().clone();
         if outcome == Retried::Queued {
             failpoint::hit("retried");
-            self.bring_back_deletes(op, linked)?;
             self.wake_writeback();
+        } else {
+            // It was settled at this very moment: what was taken from the view comes back.
+            let mut tree = self.tree.write();
+            returning.iter().for_each(|path| tree.refresh_later(path));
         }
         Ok(outcome)
     }
 
-    /// The deletes that were dropped when this put died, unless somebody has worked on their paths since.
-    fn bring_back_deletes(&self, put: &OpId, linked: Vec<(RemotePath, Option<Version>)>) -> FsResult<()> {
-        if linked.is_empty() {
-            return Ok(());
+    /// Takes the name of a dropped delete from the view again. False when the path is somebody's work by now, or shows another
+    /// version than the delete was meant for.
+    fn take_name_again(
+        &self,
+        tree: &mut Tree,
+        batch: &mut Batch,
+        news: &mut Vec<Invalidation>,
+        path: &RemotePath,
+        base: Option<&Version>,
+    ) -> bool {
+        if tree.has_work(path) {
+            return false;
         }
-        let mut tree = self.tree.write();
-        let (mut batch, mut news) = (Batch::default(), Vec::new());
-        for (path, base) in linked {
-            if tree.has_work(&path) {
-                continue;
-            }
-            let shown = tree.resolve(&path);
-            let as_it_was = shown.and_then(|i| tree.get(i)).and_then(Node::file).is_some_and(|f| {
-                f.content != ContentState::Dirty && matches!((&f.version, &base), (Some(now), Some(then)) if now.same_as(then))
-            });
-            if shown.is_some() && !as_it_was {
-                continue;
-            }
-            if let (Some(ino), Some(name), Some(parent)) = (shown, path.name(), path.parent().and_then(|p| tree.resolve(&p))) {
-                self.remove_name(&mut tree, &mut batch, parent, OsStr::new(name), ino);
-                news.push(Invalidation::Entry { parent, name: name.into() });
-                news.push(Invalidation::Attributes(parent));
-            }
-            batch.gone(&mut tree, self.rule(path.clone()));
-            batch.link_delete(path, put.clone());
+        let Some(ino) = tree.resolve(path) else { return true };
+        let as_it_was = tree.get(ino).and_then(Node::file).is_some_and(|f| {
+            f.content != ContentState::Dirty && matches!((&f.version, base), (Some(now), Some(then)) if now.same_as(then))
+        });
+        if let (true, Some(name), Some(parent)) = (as_it_was, path.name(), path.parent().and_then(|p| tree.resolve(&p))) {
+            self.remove_name(tree, batch, parent, OsStr::new(name), ino);
+            news.push(Invalidation::Entry { parent, name: name.into() });
+            news.push(Invalidation::Attributes(parent));
         }
-        batch.take_linked(put.clone());
-        let pending = self.submit(batch);
-        drop(tree);
-        news.into_iter().for_each(|n| self.notify(n));
-        self.finish(pending)
+        as_it_was
     }
 
     /// Lets a dead letter go: the path returns to the remote's version, or goes if the remote has none. EBUSY while a program
@@ -151,6 +154,7 @@ impl Workspace {
     /// First the letter is discarded, then the path returns; an end of the process between the two is made good by
     /// [`Workspace::recover`].
     pub fn discard(&self, op: &OpId) -> FsResult<Discarded> {
+        let _one_at_a_time = self.letters.lock();
         let Some(letter) = self.journal.operation(op)? else { return Ok(Discarded::Unknown) };
         let tree = self.tree.write();
         if letter.state == OpState::Dead && letter.in_view && Self::is_being_written(&tree, &letter.path) {
@@ -182,7 +186,7 @@ impl Workspace {
         let path = &letter.path;
         let untouched = tree.work.get(path).copied() == number && !Self::is_being_written(&tree, path);
         let shows_it = letter.kind == OpKind::Put && letter.in_view;
-        if shows_it && untouched && !self.has_open_operation(path)? {
+        if shows_it && untouched && self.journal.is_idle(path)? {
             self.return_to_remote(&mut tree, &mut batch, &mut news, path)?;
         }
         batch.out_of_view(letter.op.clone());
@@ -192,27 +196,19 @@ impl Workspace {
         self.finish(pending)
     }
 
-    fn has_open_operation(&self, path: &RemotePath) -> FsResult<bool> {
-        Ok(self.journal.operation_of_path(path)?.is_some_and(|o| o.state != OpState::Dead))
-    }
-
-    /// At start: what a retry or a discard of the last run left half done.
+    /// At start: what the last run left half done.
     pub(super) fn recover_letters(&self) -> FsResult<()> {
-        for letter in self.journal.half_discarded()? {
-            let number = self.tree.read().work.get(&letter.path).copied();
-            self.let_path_return(&letter, number)?;
-        }
-        for put in self.journal.puts_with_linked_deletes()? {
-            self.bring_back_deletes(&put, self.journal.linked_deletes(&put)?)?;
-        }
         // What a letter of unflushed bytes would send is what the file holds now.
         for letter in self.journal.dead_letters()? {
-            if let Some(ino) = letter.node.filter(|_| letter.last_code.as_deref() == Some("unflushed"))
-                && !self.store.payload_path(&letter.op).exists()
+            if let Some(ino) = letter.node.filter(|_| letter.last_code.as_deref() == Some("unflushed") && !letter.sent)
                 && let Err(e) = self.store.copy_to_payload(ino, &letter.op)
             {
                 log::warn!("{}: the bytes of {} cannot be copied: {e}", letter.op, letter.path);
             }
+        }
+        for letter in self.journal.half_discarded()? {
+            let number = self.tree.read().work.get(&letter.path).copied();
+            self.let_path_return(&letter, number)?;
         }
         Ok(self.store.empty_trash()?)
     }

@@ -9,7 +9,7 @@
 //! order. Then the lock is dropped and the commit awaited. So the journal sees changes in the order in which the tree saw
 //! them, and no lock is held while a commit runs.
 //!
-//! Lock order: `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
+//! Lock order: `letters`, `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
 //! `unlink` in the state directory (microseconds), never across the journal, the network or a notification to the kernel.
 
 mod batch;
@@ -91,6 +91,8 @@ pub struct Workspace {
     hidden: Mutex<HashSet<String>>,
     /// Paths acknowledged while a listing runs, which may show them as they were before. Counts the listings.
     fresh: Mutex<(usize, HashSet<RemotePath>)>,
+    /// Held while a letter is retried or discarded, commit included: one at a time.
+    letters: Mutex<()>,
 }
 
 /// Now, with nanoseconds.
@@ -143,6 +145,7 @@ impl Workspace {
             known: AtomicBool::new(known),
             hidden: Mutex::new(hidden),
             fresh: Mutex::default(),
+            letters: Mutex::default(),
         };
         ws.recover()?;
         Ok(ws)

@@ -7,7 +7,7 @@
 //! | a working file of an inode whose bytes are at the remote only | fetched and not recorded, or truncated on opening | removed if it holds the remote's bytes, else as below |
 //! | a working file that differs from its stamp | a writer was in the middle when the process died | kept, shown, not uploaded: dead letter `unflushed` |
 //! | an operation in flight | its request may have been applied | due at once; its worker asks before it repeats |
-//! | a letter discarded, its path not yet returned; a put retried, its deletes not yet back | a retry or discard was cut short | finished |
+//! | a letter discarded, its path not yet returned | a discard was cut short | the path returns |
 //! | a payload that no open or dead operation names | the operation ended, its file did not go | removed |
 
 use std::collections::HashSet;

@@ -51,6 +51,7 @@ impl Workspace {
         batch.put_node(&tree, Ino::ROOT);
         batch.all_listed();
         batch.meta("tree_known", "1");
+        batch.meta("learned_at", crate::journal::now_ms().to_string());
         batch.meta("mark", serde_json::to_string(mark).unwrap_or_default());
         batch.meta("hidden", self.hidden_as_json());
         let pending = self.submit(batch);

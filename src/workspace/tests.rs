@@ -1,5 +1,8 @@
 //! The tree, the journal and writeback together, over a remote in memory.
 
+mod letters;
+mod letters_kept;
+
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;

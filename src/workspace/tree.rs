@@ -412,6 +412,11 @@ impl Tree {
         path.segments().try_fold(Ino::ROOT, |at, name| self.child(at, OsStr::new(name)))
     }
 
+    /// The number of the last change of any path.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Notes that local work on a path is under way, and gives it a number.
     pub fn mark_work(&mut self, path: &RemotePath) -> u64 {
         self.changes += 1;

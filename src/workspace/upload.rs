@@ -43,7 +43,7 @@ impl Contents for Workspace {
             return Ok(Snapshot::Busy);
         }
         let hash = ContentHash::of(&bytes);
-        if op.base.as_ref().and_then(|b| b.hash) != Some(hash) {
+        if op.force || op.base.as_ref().and_then(|b| b.hash) != Some(hash) {
             std::fs::write(self.store.payload_path(&op.op), &bytes).map_err(local)?;
         }
         Ok(Snapshot::Ready { bytes, hash, stamp: after, content_type })

@@ -14,7 +14,7 @@
 
 use crate::journal::{Failure, JournalError, Meets, OpKind, Operation, Version};
 use crate::path::RemotePath;
-use crate::remote::{ErrorKind, FeedMark, RemoteError, RemoteFile};
+use crate::remote::{ErrorKind, RemoteError, RemoteFile};
 
 use super::worker::{Asked, Outgoing, Worker};
 
@@ -81,7 +81,9 @@ impl Worker {
     }
 
     fn conflict(&self, op: &Operation, why: &str, meets: &Meets, out: Option<&Outgoing>) -> Result<(), JournalError> {
-        let failure = Failure { status: Some(409), code: "conflict".into(), message: why.to_owned(), body: String::new() };
+        // The status that a write would have met.
+        let status = if *meets == Meets::Nothing { 404 } else { 409 };
+        let failure = Failure { status: Some(status), code: "conflict".into(), message: why.to_owned(), body: String::new() };
         self.bury(op, &failure, meets, out)
     }
 
@@ -105,11 +107,10 @@ impl Worker {
         if !op.sent {
             return Ok(None);
         }
-        if let Some(result) = self.journal.applied(&op.op)? {
-            return Ok(Some(result));
-        }
-        let mark: FeedMark = self.journal.meta("mark")?.and_then(|m| serde_json::from_str(&m).ok()).unwrap_or_default();
-        let mut cursor = mark.before;
+        let mut cursor = match self.journal.applied(op)? {
+            Ok(result) => return Ok(Some(result)),
+            Err(mark) => mark.before,
+        };
         for _ in 0..FEED_PAGES {
             let page = match self.remote.events(cursor.as_deref()) {
                 Ok(page) => page,

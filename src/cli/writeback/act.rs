@@ -72,7 +72,7 @@ pub fn discard(o: &args::Discard) -> Result<Exit, Problem> {
     let view = view(&place)?;
     let chosen = choose(&view, id.as_ref())?;
     if o.dry_run {
-        return Ok(report(&view, chosen.iter().map(|c| c.dry("would be discarded", would_discard)).collect(), o.json, o.all));
+        return Ok(report(&view, chosen.iter().map(|c| c.dry(c.after_discard(), would_discard)).collect(), o.json, o.all));
     }
     if chosen.is_empty() {
         return Ok(report(&view, Vec::new(), o.json, o.all));
@@ -95,11 +95,27 @@ struct Chosen {
     id: OpId,
     path: String,
     state: &'static str,
+    conflict: bool,
+    /// Nothing at the remote has ever had this path, as far as is known.
+    only_here: bool,
 }
 
 impl Chosen {
     fn of(row: &Row) -> Option<Chosen> {
-        Some(Chosen { id: row.id.parse().ok()?, path: row.path.clone(), state: row.state })
+        Some(Chosen {
+            id: row.id.parse().ok()?,
+            path: row.path.clone(),
+            state: row.state,
+            conflict: row.code.as_deref() == Some("conflict"),
+            only_here: row.kind == "put" && row.base_revision.is_none(),
+        })
+    }
+
+    fn after_discard(&self) -> &'static str {
+        match self.only_here {
+            true => "would be discarded; the remote has no such file, so it would disappear",
+            false => "would be discarded; its file would return to the remote's version",
+        }
     }
 
     fn dry(&self, words: &str, judge: fn(&str) -> (&'static str, &'static str, Exit)) -> Line {
@@ -152,7 +168,8 @@ fn agreed(chosen: &[Chosen], all: bool) -> Result<bool, Problem> {
         return Ok(true);
     }
     for letter in chosen {
-        say(format_args!("  {}  {}", letter.id, plain(&letter.path)));
+        let warning = if letter.only_here { "  (the remote has no such file: it disappears)" } else { "" };
+        say(format_args!("  {}  {}{warning}", letter.id, plain(&letter.path)));
     }
     let noun = if chosen.len() == 1 { "this dead letter; its file returns" } else { "these dead letters; their files return" };
     let _ = write!(std::io::stderr(), "Discard {noun} to the remote's version? [y/N] ");
@@ -230,6 +247,14 @@ impl Hands {
         let place = view.place.word();
         let line = |outcome, message: String, exit| Ok(letter.line(outcome, message, exit));
         match outcome {
+            Retried::Queued if letter.conflict && !force => line(
+                "queued",
+                format!(
+                    "{}; it stays a conflict unless the remote is back where the edit was made: --force puts it on top",
+                    self.when_it_goes(&place)
+                ),
+                Exit::Healthy,
+            ),
             Retried::Queued => line("queued", self.when_it_goes(&place), Exit::Healthy),
             Retried::AlreadyQueued => line("already_queued", "is queued already".into(), Exit::Healthy),
             Retried::InFlight => line(
@@ -253,7 +278,7 @@ impl Hands {
                 ),
                 Exit::DeadLetters,
             ),
-            Retried::Unknown => Err(unknown(view, &letter.id)),
+            Retried::Unknown => line("unknown", unusable(view, letter), Exit::Unusable),
         }
     }
 
@@ -270,19 +295,20 @@ impl Hands {
         let line = |outcome, message: String, exit| Ok(letter.line(outcome, message, exit));
         match outcome {
             Discarded::Done => {
-                line("discarded", "discarded; its content is in trash/ until the next start".into(), Exit::Healthy)
+                let trash = view.place.state_dir.join("trash").join(format!("{}.payload", letter.id));
+                line("discarded", format!("discarded; until the next start its content is {}", shell_word(&trash)), Exit::Healthy)
             }
             Discarded::AlreadyDone => line("already_done", "is discarded already".into(), Exit::Healthy),
             Discarded::Settled(OpState::Acknowledged) => line("settled", "is at the remote already".into(), Exit::Healthy),
             Discarded::Settled(_) => line("settled", "a later save of the same path has taken its place".into(), Exit::Healthy),
             Discarded::Open(_) => line("open", "is no dead letter: it is on its way".into(), Exit::Blocked),
-            Discarded::Unknown => Err(unknown(view, &letter.id)),
+            Discarded::Unknown => line("unknown", unusable(view, letter), Exit::Unusable),
         }
     }
 
     fn when_it_goes(&self, place: &str) -> String {
         match self {
-            Hands::Live(_) => "queued again; the mount sends it now".into(),
+            Hands::Live(_) => "queued again; it is sent now".into(),
             Hands::Own(_) => format!("queued again; it goes out with the next mount, or with: relayfile writeback drain {place}"),
         }
     }
@@ -302,6 +328,12 @@ impl Chosen {
             other => self.line("failed", format!("an answer to another question: {other:?}"), Exit::DeadLetters),
         }
     }
+}
+
+/// A record that was seen, and that whoever has the journal did not take over.
+fn unusable(view: &View, letter: &Chosen) -> String {
+    let file = view.place.state_dir.join("dead-letter").join(format!("{}.json", letter.id));
+    format!("its record cannot be used (its payload may be another than it names); look at it: cat {}", shell_word(&file))
 }
 
 fn local(result: FsResult<Reply>) -> Reply {

@@ -50,7 +50,7 @@ pub fn resolve(typed: &args::Place, variable: &dyn Fn(&str) -> Option<std::ffi::
     if let Some(dir) = std::env::current_dir().ok().and_then(|dir| live_state_dir(&dir)) {
         return Ok(Place::new(dir));
     }
-    let all = homes.known();
+    let all = homes.known_and_live();
     match &all[..] {
         [] => Ok(Place::new(homes.root.join("none"))),
         [(dir, _)] => Ok(Place::new(dir.clone())),
@@ -92,15 +92,7 @@ fn of_path(path: &Path, homes: &Homes) -> Result<Place, Problem> {
 }
 
 fn of_workspace(name: &str, homes: &Homes) -> Result<Place, Problem> {
-    let mut found = homes.known();
-    for mount in fs::mounts().unwrap_or_default().into_iter().filter(|m| m.is_ours()) {
-        if let Some(dir) = live_state_dir(&mount.mountpoint)
-            && let Ok(Some(file)) = IdentityFile::read(&dir)
-            && !found.iter().any(|(known, _)| *known == dir)
-        {
-            found.push((dir, file));
-        }
-    }
+    let mut found = homes.known_and_live();
     found.retain(|(dir, file)| file.workspace_id == name || dir.file_name().is_some_and(|n| n == name));
     match &found[..] {
         [] => Ok(Place::new(homes.root.join(name))),
@@ -150,6 +142,20 @@ impl Homes {
             std::fs::read_dir(&self.root).into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path())).collect();
         dirs.sort();
         dirs.into_iter().filter_map(|dir| IdentityFile::read(&dir).ok().flatten().map(|file| (dir, file))).collect()
+    }
+
+    /// With those of live mounts whose state is elsewhere.
+    fn known_and_live(&self) -> Vec<(PathBuf, IdentityFile)> {
+        let mut found = self.known();
+        for mount in fs::mounts().unwrap_or_default().into_iter().filter(|m| m.is_ours()) {
+            if let Some(dir) = live_state_dir(&mount.mountpoint)
+                && let Ok(Some(file)) = IdentityFile::read(&dir)
+                && !found.iter().any(|(known, _)| *known == dir)
+            {
+                found.push((dir, file));
+            }
+        }
+        found
     }
 
     fn mounted_last_at(&self, mountpoint: &Path) -> Option<PathBuf> {

@@ -74,7 +74,10 @@ pub fn drain(o: &args::Drain) -> Result<Exit, Problem> {
     if !before.exists {
         return Ok(told(&before, &BTreeSet::new(), &BTreeSet::new(), o.json));
     }
-    let lease = Lease::acquire(&place.state_dir)?;
+    let lease = Lease::acquire(&place.state_dir).map_err(|held| match held.code {
+        Code::LeaseHeld => Problem::new(held.code, held.what, format!("wait for it: relayfile writeback flush {}", place.word())),
+        _ => held,
+    })?;
     let remote = Arc::new(LateRemote::default());
     let mut parts = engine_config(&before);
     if parts.identity.base_url.is_empty()
@@ -205,6 +208,16 @@ fn credentials(o: &args::Drain, identity: &config::Identity) -> Result<Config, P
     Ok(config)
 }
 
+/// What `state.json` says of the connection, where that is not as it should be.
+pub(super) fn summary(view: &View) -> Option<String> {
+    let bytes = std::fs::read(view.place.state_dir.join("state.json")).ok()?;
+    let state: Value = serde_json::from_slice(&bytes).ok()?;
+    match state["status"].as_str()? {
+        "offline" | "unauthorized" | "error" => Some(state["summary"].as_str().or(state["status"].as_str())?.to_owned()),
+        _ => None,
+    }
+}
+
 /// What became of everything that was to be sent, and what is left.
 fn told(view: &View, left: &BTreeSet<String>, all: &BTreeSet<String>, as_json: bool) -> Exit {
     let dead: Vec<&Row> = view.letters.iter().collect();
@@ -235,6 +248,7 @@ fn told(view: &View, left: &BTreeSet<String>, all: &BTreeSet<String>, as_json: b
         out(format_args!("left: {} {}: {}", r.id, plain(&r.path), plain(why)));
     }
     match (all.len(), left.len(), dead.len()) {
+        (0, 0, 0) if !view.malformed.is_empty() => out(format_args!("nothing to send; there are records that cannot be read")),
         (0, 0, 0) => out(format_args!("nothing to send; no failures")),
         (0, 0, dead) => out(format_args!("nothing to send; dead-lettered: {dead}")),
         (_, 0, 0) => out(format_args!("{arrived} at the remote; nothing is left")),

@@ -28,6 +28,9 @@ struct StatusJson<'a> {
     live: bool,
 }
 
+/// Providers whose last refusal is shown, the most recent first; `--json` has all.
+const ERRORS_SHOWN: usize = 5;
+
 pub fn status(o: &args::Status) -> Result<Exit, Problem> {
     let view = view(&o.place)?;
     if o.json {
@@ -76,7 +79,12 @@ fn status_text(view: &View) {
         out(format_args!(""));
         letters_table(&view.letters);
     }
-    for (provider, e) in &view.errors {
+    if let Some(words) = super::send::summary(view) {
+        out(format_args!("mount: {}", plain(&words)));
+    }
+    let mut errors: Vec<_> = view.errors.iter().collect();
+    errors.sort_by(|a, b| b.1.ts.cmp(&a.1.ts));
+    for (provider, e) in errors.into_iter().take(ERRORS_SHOWN) {
         let status = e.status.map(|s| format!("{s} ")).unwrap_or_default();
         out(format_args!(
             "last error of {}: {status}{}: {} ({}, {})",
@@ -109,6 +117,9 @@ fn whereabouts(view: &View) -> String {
 pub(super) fn report_malformed(view: &View) {
     for (file, why) in &view.malformed {
         say(format_args!("relayfile: dead-letter/{}: {}; left as it is", plain(file), plain(why)));
+    }
+    if !view.malformed.is_empty() {
+        say(format_args!("  try: look at them in {}/dead-letter; repair or remove them by hand", view.place.word()));
     }
 }
 

@@ -125,6 +125,10 @@ impl View {
             base_url: String::new(),
             remote_root: state.remote_root.clone().filter(|r| r.starts_with('/')).unwrap_or_else(|| "/".into()),
         });
+        let mut identity = identity;
+        if identity.base_url.is_empty() {
+            identity.base_url = base_url_of(&scanned);
+        }
         let mut view = View {
             place,
             identity,
@@ -151,6 +155,10 @@ impl View {
     fn add_journal(&mut self, look: Look) -> Result<(), JournalError> {
         let numbers = look.numbers()?;
         (self.pending, self.in_flight, self.failed) = (numbers.pending, numbers.in_flight, numbers.failed_attempts);
+        if self.place.holder.is_none() {
+            // Nobody is sending: what was under way when the process died waits to be resolved with the remote.
+            self.pending += std::mem::take(&mut self.in_flight);
+        }
         self.oldest_ms = numbers.oldest_created_at;
         for op in look.open_operations(LIST_MAX)? {
             self.open.push(self.row(&look, &op)?);
@@ -186,7 +194,11 @@ impl View {
                     {
                         continue;
                     }
-                    match record.differs_from(&self.identity) {
+                    let outside = || {
+                        let inside = self.identity.path_in_mount(&record.path).is_some();
+                        (!inside).then(|| format!("its path {:?} is not one below {}", record.path, self.identity.remote_root))
+                    };
+                    match record.differs_from(&self.identity).or_else(outside) {
                         Some(why) => self.malformed.push((name, why)),
                         None => self.letters.push(self.row_of_record(&op, &record, sidecar)),
                     }
@@ -208,6 +220,7 @@ impl View {
             correlation_id: op.op.to_string(),
             state: match op.state {
                 OpState::Queued | OpState::Waiting => "pending",
+                OpState::InFlight if self.place.holder.is_none() => "pending",
                 OpState::InFlight => "inflight",
                 other => other.as_str(),
             },
@@ -275,6 +288,18 @@ impl View {
     pub fn payload(&self, op: &str) -> Option<std::path::PathBuf> {
         let dir = &self.place.state_dir;
         [dir.join("dead-letter").join(format!("{op}.payload")), dir.join("payloads").join(op)].into_iter().find(|p| p.exists())
+    }
+}
+
+/// Where a directory without an identity belongs to, if all of its records that say so agree.
+fn base_url_of(scanned: &[deadletter::OnShelf]) -> String {
+    let mut said: Vec<&str> =
+        scanned.iter().filter_map(|s| s.found.as_ref().ok()).filter_map(|(_, record, _)| record.base_url.as_deref()).collect();
+    said.sort_unstable();
+    said.dedup();
+    match said[..] {
+        [one] => one.trim_end_matches('/').to_owned(),
+        _ => String::new(),
     }
 }
 
