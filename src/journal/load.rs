@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::rows::{ContentState, NodeRow, Stamp, Version, kind_from_code};
 use super::{Journal, JournalError};
@@ -74,18 +74,14 @@ impl Journal {
                 .prepare("SELECT DISTINCT path FROM operation WHERE state <= 3 OR (state = 4 AND kind = 1 AND in_view = 1)")?
                 .query_map([], |r| r.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
-            let seen = db
-                .prepare("SELECT path, revision, hash FROM seen")?
-                .query_map([], |r| {
-                    let version = match r.get::<_, Option<_>>(1)? {
-                        Some(revision) => Some(Version { revision, hash: r.get(2)? }),
-                        None => None,
-                    };
-                    Ok((r.get(0)?, version))
-                })?
-                .collect::<rusqlite::Result<_>>()?;
+            let seen = seen(db)?;
             Ok(Loaded { nodes, names, xattrs, work, seen })
         })
+    }
+
+    /// What the remote was heard to have of paths while local work was open.
+    pub fn seen(&self) -> Result<Vec<(RemotePath, Option<Version>)>, JournalError> {
+        self.read(seen)
     }
 
     pub fn meta(&self, key: &str) -> Result<Option<String>, JournalError> {
@@ -96,4 +92,16 @@ impl Journal {
     pub fn remote_paths(&self) -> Result<Vec<RemotePath>, JournalError> {
         self.read(|db| db.prepare("SELECT path FROM remote")?.query_map([], |r| r.get(0))?.collect::<rusqlite::Result<_>>())
     }
+}
+
+fn seen(db: &Connection) -> rusqlite::Result<Vec<(RemotePath, Option<Version>)>> {
+    db.prepare("SELECT path, revision, hash FROM seen")?
+        .query_map([], |r| {
+            let version = match r.get::<_, Option<_>>(1)? {
+                Some(revision) => Some(Version { revision, hash: r.get(2)? }),
+                None => None,
+            };
+            Ok((r.get(0)?, version))
+        })?
+        .collect()
 }

@@ -74,6 +74,10 @@ impl FakeRemote {
         self.inner.lock().faults.push((kind, after_applying));
     }
 
+    pub fn clear_faults(&self) {
+        self.inner.lock().faults.clear();
+    }
+
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
     }

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 
 use crate::ids::{ContentHash, Ino};
 use crate::journal::{ContentState, Stamp, Version, now_ms};
+use crate::path::RemotePath;
 
 use super::batch::Batch;
 use super::{FsResult, Nanos, Workspace};
@@ -55,7 +56,27 @@ impl Workspace {
         drop(tree);
         self.finish(pending)?;
         self.recover_letters()?;
+        self.forget_settled_work()?;
         self.sweep_payloads()
+    }
+
+    /// Removals that waited for a put which is a letter now have been dropped: their files come back.
+    fn forget_settled_work(&self) -> FsResult<()> {
+        let marked: Vec<RemotePath> = self.tree.read().work.keys().cloned().collect();
+        for path in marked {
+            if self.journal.is_idle(&path)? {
+                let mut tree = self.tree.write();
+                tree.clear_work(&path, u64::MAX);
+                tree.refresh_later(&path);
+            }
+        }
+        // What was noted since the tree was loaded.
+        let seen = self.journal.seen()?;
+        let mut tree = self.tree.write();
+        for (path, version) in seen {
+            if tree.has_work(&path) { tree.note(&path, version) } else { tree.refresh_later(&path) }
+        }
+        Ok(())
     }
 
     fn recover_file(&self, tree: &mut super::Tree, batch: &mut Batch, ino: Ino, found: Option<Stamp>, power_lost: bool) {

@@ -2,6 +2,7 @@
 
 mod letters;
 mod letters_kept;
+mod letters_random;
 
 use std::ffi::OsStr;
 use std::path::Path;
