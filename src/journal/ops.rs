@@ -297,20 +297,25 @@ impl Tx<'_> {
     /// What waited to send the file's content becomes that letter: the content it meant is no longer there, and what is
     /// there must not go out.
     pub fn insert_unflushed(&self, path: &RemotePath, node: Ino) -> rusqlite::Result<()> {
-        let known: bool = self
-            .db
-            .prepare_cached("SELECT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND state = 4 AND last_code = 'unflushed' AND sent = 0 AND in_view = 1)")?
-            .query_row([path], |r| r.get(0))?;
         let at = now_ms();
-        let queued = self.open_operations(path)?.into_iter().find(|o| !o.sent && o.in_view);
-        let op = match queued {
-            Some(o) if o.kind == OpKind::Put && !known => Some(o.op),
-            Some(o) if o.kind == OpKind::Put => {
-                self.drop_linked(&o.op)?;
-                return self.finish_row(&o.op, OpState::Superseded, at);
-            }
-            _ if known => return Ok(()),
-            _ => {
+        let open: Vec<Operation> = self.open_operations(path)?.into_iter().filter(|o| o.in_view).collect();
+        let known: Option<OpId> = self
+            .db
+            .prepare_cached(
+                "SELECT op_id FROM operation
+                 WHERE path = ?1 AND state = 4 AND last_code = 'unflushed' AND sent = 0 AND in_view = 1",
+            )?
+            .query_row([path], |r| r.get(0))
+            .optional()?;
+        match known {
+            Some(_) if open.is_empty() => return Ok(()),
+            // A save has taken its place since; it would be settled with that save, and these bytes are newer still.
+            Some(older) => self.finish_row(&older, OpState::Superseded, at)?,
+            None => {}
+        }
+        let op = match open.into_iter().find(|o| !o.sent && o.kind == OpKind::Put) {
+            Some(o) => Some(o.op),
+            None => {
                 let base = self.remote(path)?;
                 self.insert_operation(OpKind::Put, path, Some(node), base.as_ref(), at, at)?
             }

@@ -12,7 +12,7 @@ use crate::path::RemotePath;
 use crate::remote::{Depth, ErrorKind, EventKind, FeedMark, ListedFile, RemoteEvent, SizeHint, TreePage};
 
 use super::batch::Batch;
-use super::tree::{Body, Node, Tree};
+use super::tree::{Body, FileBody, Node, Tree};
 use super::{FsResult, Invalidation, Kind, Nanos, RESERVED_NAME, Workspace, now};
 
 /// A file of the remote as a listing or an event describes it.
@@ -438,8 +438,11 @@ impl Workspace {
         }
         let (Some(name), Some(parent_path)) = (path.name(), path.parent()) else { return };
         let (Some(parent), Some(ino)) = (tree.resolve(&parent_path), tree.resolve(path)) else { return };
-        if tree.get(ino).and_then(Node::file).is_none_or(|f| f.version.is_none()) {
-            return; // not a file that came from the remote
+        // A file that the remote never had is none of its business, unless a letter holds what it shows: it was to give way to
+        // a version that is gone by now.
+        let given_up = |f: &FileBody| f.content == ContentState::Dirty && !self.policy.is_local_only(path.as_str());
+        if !tree.get(ino).and_then(Node::file).is_some_and(|f| f.version.is_some() || given_up(f)) {
+            return;
         }
         batch.delete_remote(path);
         self.remove_name(tree, batch, parent, OsStr::new(name), ino);
