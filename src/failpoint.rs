@@ -9,6 +9,7 @@ pub const ALL: &[&str] = &[
     "flushed",
     "claimed",
     "payload-written",
+    "rebased",
     "sent",
     "answered",
     "acknowledged",

@@ -118,8 +118,8 @@ pub trait StatusSource: Send + Sync {
     /// Operations that are queued, in flight or waiting, oldest first, at most 10 000.
     fn pending(&self) -> Vec<OperationView>;
     fn pending_one(&self, op_id: &OpId) -> Option<OperationView>;
-    /// Every dead letter, oldest first.
-    fn letters(&self) -> Vec<OpId>;
+    /// Every dead letter, oldest first. EIO when the journal cannot be read: no letters is another answer.
+    fn letters(&self) -> FsResult<Vec<OpId>>;
     fn letter(&self, op_id: &OpId) -> Option<LetterView>;
 }
 

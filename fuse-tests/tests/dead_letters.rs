@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fuse_tests::{Letter, Mount, Options, Server, output, sh, sys, until};
+use fuse_tests::{Letter, Mount, Options, Server, output, sh, until};
 use serde_json::json;
 
 fn mounted() -> (Server, Mount) {
@@ -27,7 +27,7 @@ fn refused() -> (Server, Mount, Letter) {
 
 /// A mount with one letter: somebody else has changed `/f` under the edit.
 fn conflicting() -> (Server, Mount, Letter) {
-    let (server, mut mount) = mounted();
+    let (server, mount) = mounted();
     server.fault(json!({ "method": "PUT", "times": 1, "delay_ms": 300, "status": 503 }));
     fs::write(mount.at("f"), "mine").unwrap();
     until("the upload is on its way", || server.fault_hits() == 1);
@@ -35,7 +35,6 @@ fn conflicting() -> (Server, Mount, Letter) {
     mount.wait_number("deadLettered", 1);
     until("the remote's version has the path", || content(&mount, "f") == "theirs");
     let letter = mount.letter();
-    mount.clear_env();
     (server, mount, letter)
 }
 
@@ -421,13 +420,6 @@ fn the_remote_root_of_a_mount_shows_in_the_paths_of_its_letters() {
 fn a_state_directory_is_not_used_for_another_workspace() {
     let (server, mut mount) = mounted();
     mount.unmount();
-    let mut other = mount.command();
-    other.args(["--workspace", "other", "--foreground"]);
-    sys::die_with_parent(&mut other);
-    // clap takes the last of a flag that is given twice only where it may; then this is a usage error.
-    let out = output(&mut other);
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(matches!(out.status.code(), Some(5 | 2)), "{text}");
     let file = mount.state_dir().join("identity.json");
     let ours = fs::read_to_string(&file).unwrap();
     fs::write(&file, ours.replace("\"ws\"", "\"other\"")).unwrap();

@@ -185,6 +185,25 @@ fn a_retry_goes_on_where_the_process_died() {
 }
 
 #[test]
+fn a_forced_letter_goes_on_top_although_the_process_died_over_it() {
+    let (server, mut mount) = about_to_die("rebased");
+    server.fault(json!({ "method": "PUT", "times": 1, "delay_ms": 300, "status": 503 }));
+    mount.start_again();
+    fs::write(mount.at("f"), "new").unwrap();
+    until("the upload is on its way", || server.fault_hits() == 1);
+    server.put("/f", "theirs");
+    mount.wait_number("deadLettered", 1);
+    let letter = mount.letter();
+    mount.writeback_ends_with(&["retry", "--opId", &letter.id, "--force"], 0);
+    rise(&mut mount);
+    mount.wait_clean();
+    assert_eq!(server.text("/f"), "new");
+    until("the mount shows it", || content(&mount, "f") == "new");
+    let own = server.events().into_iter().filter(|e| e.correlation_id == letter.id).count();
+    assert_eq!(own, 1, "once");
+}
+
+#[test]
 fn a_discard_goes_on_where_the_process_died() {
     let (server, mut mount, letter) = with_a_letter("discarded");
     let _ = fs::remove_file(mount.at(&format!(".relay/dead-letter/{}.json", letter.id)));

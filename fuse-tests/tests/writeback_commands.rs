@@ -193,6 +193,10 @@ fn drain_needs_credentials_only_if_there_is_something_to_send() {
     let (server, mut mount) = mounted(Options::never_settle());
     mount.remount();
     mount.unmount();
+    // What a configuration file says of some remote asks for no token either.
+    let config = mount.home().join(".config/relayfile/mount.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(config, "base_url = \"https://elsewhere.example\"\nworkspace = \"other\"\n").unwrap();
     let no_token = |mount: &Mount| output(&mut mount.writeback(&["drain"]));
     assert_eq!(no_token(&mount).status.code(), Some(0));
     mount.start_again();

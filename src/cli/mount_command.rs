@@ -135,6 +135,14 @@ fn serve(config: &Config, signals: Signals, ready: Option<&mut Option<Ready>>) -
 }
 
 fn ended(config: &Config, ended: &Ended) -> Exit {
+    if let Some(why) = &ended.unknown {
+        let at = config.mountpoint.display();
+        say(format_args!(
+            "unmounted {at}: {why}; saves may still be queued, nothing is removed from {}",
+            config.state_dir.display()
+        ));
+        return Exit::QueueNotEmpty;
+    }
     let stop = LastStop { pid: std::process::id(), pending: ended.pending, dead: ended.dead };
     if let Err(e) = stop.write(&config.state_dir) {
         log::warn!("cannot write down how the mount ended: {e}");

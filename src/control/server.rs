@@ -14,6 +14,8 @@ use super::{LINE_MAX, Reply, Request, SOCKET, address, failed};
 use crate::status::Operator;
 use crate::workspace::FsResult;
 
+/// Between two tries when no connection can be taken.
+const BREATH: Duration = Duration::from_millis(200);
 /// How long a client may take for its line, and for reading ours.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -48,9 +50,10 @@ impl Control {
                             log::debug!("control.sock: {e}");
                         }
                     }
+                    // Such as too many open files: whoever asks next may have more luck.
                     Err(e) => {
                         log::warn!("control.sock: {e}");
-                        return;
+                        std::thread::sleep(BREATH);
                     }
                 }
             }

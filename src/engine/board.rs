@@ -174,8 +174,8 @@ impl StatusSource for Board {
         matches!(op.state, OpState::Queued | OpState::InFlight | OpState::Waiting).then(|| self.view(&op))
     }
 
-    fn letters(&self) -> Vec<OpId> {
-        self.workspace.journal().dead_letters().unwrap_or_default().into_iter().map(|op| op.op).collect()
+    fn letters(&self) -> FsResult<Vec<OpId>> {
+        Ok(self.workspace.journal().dead_letters()?.into_iter().map(|op| op.op).collect())
     }
 
     fn letter(&self, op_id: &OpId) -> Option<LetterView> {

@@ -45,8 +45,10 @@ pub struct EngineConfig {
 }
 
 /// How an engine ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ended {
+    /// Why nobody knows what is left: the journal cannot be read.
+    pub unknown: Option<String>,
     /// Saves that have not reached the remote; the next start takes them up.
     pub pending: u64,
     /// Dead letters.
@@ -152,6 +154,11 @@ impl Engine {
         }
     }
 
+    /// How the uploads of a start that is still to come are made.
+    pub fn send_with(&mut self, workers: usize, max_attempts: u32) {
+        (self.config.workers, self.config.max_attempts) = (workers, max_attempts);
+    }
+
     pub fn is_followed(&self) -> bool {
         self.threads.as_ref().is_some_and(|t| t.follower.state().feed == crate::status::Feed::Polling)
     }
@@ -170,13 +177,16 @@ impl Engine {
             threads.follower.stop(STOP_GRACE);
             last = Some(threads.projection);
         }
-        let left = self.numbers();
+        let (left, unknown) = match self.journal.queue_numbers() {
+            Ok(left) => (left, None),
+            Err(e) => (QueueNumbers::default(), Some(e.to_string())),
+        };
         match last {
             Some(projection) => projection.stop(),
             None => projection::write_once(&self.config.state_dir, &self.journal, &*self.board, &mut self.shelf()),
         }
         self.workspace.close();
-        (Ended { pending: left.pending + left.in_flight, dead: left.dead }, self.lease)
+        (Ended { unknown, pending: left.pending + left.in_flight, dead: left.dead }, self.lease)
     }
 }
 

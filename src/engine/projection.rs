@@ -57,11 +57,11 @@ impl Projection {
 /// Brings the files to what the journal says now. What cannot be written is logged; the journal has it all.
 pub(super) fn write_once(dir: &Path, journal: &Journal, source: &dyn StatusSource, shelf: &mut Shelf) {
     if let Err(e) = shelf.sync(journal) {
-        log::warn!("the files in {}/dead-letter could not be written: {e}", dir.display());
+        log::error!("the files in {}/dead-letter could not be written: {e}", dir.display());
     }
     let bytes = render_state_json(&source.status());
     failpoint::hit("state-json");
     if let Err(e) = replace(dir, "state.json", &bytes) {
-        log::warn!("state.json could not be written: {e}");
+        log::error!("state.json could not be written: {e}");
     }
 }

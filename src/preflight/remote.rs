@@ -84,12 +84,17 @@ pub(super) fn plaintext_warning(base_url: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::ids::{OpId, Revision};
-    use crate::remote::{Accepted, EventPage, Precondition, RemoteFile, TreePage};
+    use crate::remote::{Accepted, EventPage, LateRemote, Precondition, RemoteFile, TreePage};
 
-    /// Answers health and tree with what it was given, and knows nothing else.
+    /// Answers health and tree with what it was given, and is not there for anything else.
     struct Answers {
         health: Result<(), RemoteError>,
         tree: Result<TreePage, RemoteError>,
+        rest: LateRemote,
+    }
+
+    fn answers(health: Result<(), RemoteError>, tree: Result<TreePage, RemoteError>) -> Answers {
+        Answers { health, tree, rest: LateRemote::default() }
     }
 
     impl Remote for Answers {
@@ -100,23 +105,23 @@ mod tests {
             assert!(dir.is_root() && depth == Depth::Children && cursor.is_none());
             self.tree.clone()
         }
-        fn get(&self, _: &RemotePath) -> Result<RemoteFile, RemoteError> {
-            unimplemented!()
+        fn get(&self, path: &RemotePath) -> Result<RemoteFile, RemoteError> {
+            self.rest.get(path)
         }
-        fn export(&self, _: &RemotePath) -> Result<Vec<RemoteFile>, RemoteError> {
-            unimplemented!()
+        fn export(&self, dir: &RemotePath) -> Result<Vec<RemoteFile>, RemoteError> {
+            self.rest.export(dir)
         }
-        fn put(&self, _: &RemotePath, _: &[u8], _: &str, _: &Precondition, _: &OpId) -> Result<Accepted, RemoteError> {
-            unimplemented!()
+        fn put(&self, path: &RemotePath, bytes: &[u8], kind: &str, p: &Precondition, op: &OpId) -> Result<Accepted, RemoteError> {
+            self.rest.put(path, bytes, kind, p, op)
         }
-        fn delete(&self, _: &RemotePath, _: &Revision, _: &OpId) -> Result<Accepted, RemoteError> {
-            unimplemented!()
+        fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {
+            self.rest.delete(path, revision, op)
         }
-        fn events(&self, _: Option<&str>) -> Result<EventPage, RemoteError> {
-            unimplemented!()
+        fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError> {
+            self.rest.events(cursor)
         }
         fn newest_mark(&self) -> Result<crate::remote::FeedMark, RemoteError> {
-            unimplemented!()
+            self.rest.newest_mark()
         }
     }
 
@@ -142,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_remote_that_lists_passes() {
-        assert_eq!(check(&Answers { health: Ok(()), tree: Ok(TreePage::default()) }), Ok(()));
+        assert_eq!(check(&answers(Ok(()), Ok(TreePage::default()))), Ok(()));
     }
 
     #[test]
@@ -156,7 +161,7 @@ mod tests {
             (ErrorKind::Corrupt, Some(200), Code::RemoteUnexpected),
             (ErrorKind::Rejected, Some(400), Code::RemoteUnexpected),
         ] {
-            let remote = Answers { health: Ok(()), tree: Err(error(kind, status, "in its\nown words")) };
+            let remote = answers(Ok(()), Err(error(kind, status, "in its\nown words")));
             let problem = check(&remote).unwrap_err();
             assert_eq!(problem.code, code, "{kind:?}");
             assert!(problem.what.contains("in its own words") && problem.what.contains(URL), "{problem}");
@@ -167,10 +172,10 @@ mod tests {
 
     #[test]
     fn a_server_without_health_is_not_a_relayfile_server() {
-        let remote = Answers { health: Err(error(ErrorKind::NotFound, Some(404), "nope")), tree: Ok(TreePage::default()) };
+        let remote = answers(Err(error(ErrorKind::NotFound, Some(404), "nope")), Ok(TreePage::default()));
         let problem = check(&remote).unwrap_err();
         assert!(problem.code == Code::RemoteUnexpected && problem.what.contains(URL), "{problem}");
-        let remote = Answers { health: Err(error(ErrorKind::Unreachable, None, "refused")), tree: Ok(TreePage::default()) };
+        let remote = answers(Err(error(ErrorKind::Unreachable, None, "refused")), Ok(TreePage::default()));
         let problem = check(&remote).unwrap_err();
         assert!(problem.code == Code::RemoteUnreachable && problem.what.contains(URL), "{problem}");
         assert!(problem.remedy.contains("curl https://relay.example/health"), "{problem}");

@@ -249,7 +249,7 @@ impl RelayDir {
             Node::Pending => {
                 self.source.pending().iter().filter_map(|view| view.op_id.parse().ok()).map(Node::Operation).collect()
             }
-            Node::DeadLetter => self.source.letters().into_iter().flat_map(|op| self.parts(&op)).collect(),
+            Node::DeadLetter => self.source.letters()?.into_iter().flat_map(|op| self.parts(&op)).collect(),
             Node::Retry => Vec::new(),
             _ => return Err(FsError::Errno(libc::ENOTDIR)),
         };

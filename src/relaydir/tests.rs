@@ -67,8 +67,8 @@ impl StatusSource for Fake {
     fn pending_one(&self, op_id: &OpId) -> Option<OperationView> {
         self.0.lock().1.iter().find(|o| o.op_id == op_id.as_str()).cloned()
     }
-    fn letters(&self) -> Vec<OpId> {
-        self.1.lock().keys().cloned().collect()
+    fn letters(&self) -> FsResult<Vec<OpId>> {
+        Ok(self.1.lock().keys().cloned().collect())
     }
     fn letter(&self, op_id: &OpId) -> Option<LetterView> {
         self.1.lock().get(op_id).cloned()

@@ -12,6 +12,7 @@
 //! | no such file | a put that creates, or was forced | send |
 //! | no such file | a put of a version | conflict; the local version keeps the path |
 
+use crate::failpoint;
 use crate::journal::{Failure, JournalError, Meets, OpKind, Operation, Version};
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, RemoteError, RemoteFile};
@@ -90,7 +91,10 @@ impl Worker {
     fn rebased(&self, op: &Operation, base: Option<Version>) -> Asked {
         let (id, version) = (op.op.clone(), base.clone());
         match self.journal.write(move |tx| tx.set_base(&id, version.as_ref())) {
-            Ok(()) => Asked::Send(Box::new(Operation { base, force: false, ..op.clone() })),
+            Ok(()) => {
+                failpoint::hit("rebased");
+                Asked::Send(Box::new(Operation { base, force: false, ..op.clone() }))
+            }
             Err(e) => Asked::Done(Err(e)),
         }
     }

@@ -15,7 +15,7 @@ use super::status::{health, print_json, report_malformed};
 use super::view::{Row, View};
 use super::{Exit, plain};
 use crate::cli::{out, say};
-use crate::config::{self, Config, Flags, Layer, RemoteChoice};
+use crate::config::{self, Config, Flags, Layer};
 use crate::control::{self, Request};
 use crate::engine::Engine;
 use crate::preflight::{Code, Lease, Problem};
@@ -87,8 +87,6 @@ pub fn drain(o: &args::Drain) -> Result<Exit, Problem> {
         parts.identity.base_url = url.trim_end_matches('/').to_owned();
     }
     let identity = parts.identity.clone();
-    let settings = settings(o, &before)?;
-    (parts.workers, parts.max_attempts) = (settings.workers, settings.max_attempts);
     let mut engine = Engine::open(parts, remote.clone(), lease)?;
     let open = engine
         .journal()
@@ -98,9 +96,10 @@ pub fn drain(o: &args::Drain) -> Result<Exit, Problem> {
     let mut server = None;
     if !all.is_empty() {
         // Only now: whoever has nothing to send needs no credentials.
-        let ready = credentials(o, &identity).and_then(|config| crate::mount::connect(&config));
+        let ready = credentials(o, &identity).and_then(|config| Ok((crate::mount::connect(&config)?, config)));
         match ready {
-            Ok((running, client)) => {
+            Ok(((running, client), config)) => {
+                engine.send_with(config.workers, config.max_attempts);
                 server = running;
                 remote.set(client);
             }
@@ -146,24 +145,6 @@ fn bar(all: usize) -> ProgressBar {
     ProgressBar::new(all as u64).with_style(style)
 }
 
-/// The settings that need no credentials.
-fn settings(o: &args::Drain, view: &View) -> Result<Config, Problem> {
-    let layer = Layer { state_dir: Some(view.place.state_dir.clone()), local_dir: Some("/".into()), ..Layer::default() };
-    let _ = o;
-    // The embedded server stands in for a remote, which is not asked here.
-    let hidden = [
-        "RELAYFILE_BASE_URL",
-        "RELAYFILE_WORKSPACE",
-        "RELAYFILE_TOKEN",
-        "RELAYFILE_TOKEN_FILE",
-        "RELAYFILE_MOUNT_CREDS_FILE",
-        "RELAYFILE_MOUNT_CONFIG",
-    ];
-    config::resolve(Flags { layer, ..Flags::default() }, &|name| {
-        if hidden.contains(&name) || name == "XDG_CONFIG_HOME" { None } else { variable(name) }
-    })
-}
-
 /// The configuration of the remote that a state directory belongs to, with the token from wherever it is.
 fn credentials(o: &args::Drain, identity: &config::Identity) -> Result<Config, Problem> {
     let mut layer = Layer {
@@ -182,9 +163,9 @@ fn credentials(o: &args::Drain, identity: &config::Identity) -> Result<Config, P
             "RELAYFILE_TOKEN_FILE",
             "RELAYFILE_MOUNT_CREDS_FILE",
         ];
-        return config::resolve(Flags { layer, ..Flags::default() }, &|name| {
-            if hidden.contains(&name) { None } else { variable(name) }
-        });
+        // What the environment and the configuration file say of a remote is about another one.
+        let flags = Flags { layer, config: Some("/dev/null".into()), ..Flags::default() };
+        return config::resolve(flags, &|name| if hidden.contains(&name) { None } else { variable(name) });
     }
     if identity.base_url.is_empty() {
         return Err(Problem::new(
@@ -196,12 +177,11 @@ fn credentials(o: &args::Drain, identity: &config::Identity) -> Result<Config, P
     layer.base_url = Some(o.base_url.clone().unwrap_or_else(|| identity.base_url.clone()));
     layer.workspace = Some(identity.workspace.clone());
     let config = config::load(Flags { layer, ..Flags::default() })?;
-    if let RemoteChoice::Http { base_url, .. } = &config.remote
-        && *base_url != identity.base_url
-    {
+    let theirs = config.identity();
+    if theirs != *identity {
         return Err(Problem::new(
             Code::StateDirOtherIdentity,
-            format!("this state directory belongs to {}, not to {base_url}", identity.base_url),
+            format!("this state directory belongs to {}, not to {}", identity.base_url, theirs.base_url),
             "leave --base-url out",
         ));
     }
