@@ -272,6 +272,11 @@ impl Journal {
         self.read(|db| Tx { db }.is_idle(path))
     }
 
+    /// The operation on its way to the remote whose result the view of a path shows, if there is one.
+    pub fn shown_by(&self, path: &RemotePath) -> Result<Option<Operation>, JournalError> {
+        self.read(|db| Ok(Tx { db }.open_operations(path)?.into_iter().rfind(|o| o.in_view)))
+    }
+
     /// The version that the view of a path is built on.
     pub fn remote_version(&self, path: &RemotePath) -> Result<Option<Version>, JournalError> {
         self.read(|db| Tx { db }.remote(path))

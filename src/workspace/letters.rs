@@ -6,7 +6,7 @@
 //! | a put that met another version | the remote's version; ours is in the letter |
 //! | a put of a file that was deleted at the remote | the local version; the next save creates the file |
 //! | a delete that dies | the remote's file again |
-//! | discarded | the remote's version, or nothing if the remote never had it |
+//! | discarded | the last save still on its way, else the remote's version, or nothing if the remote never had it |
 
 use std::ffi::OsStr;
 
@@ -186,8 +186,12 @@ impl Workspace {
         let path = &letter.path;
         let untouched = tree.work.get(path).copied() == number && !Self::is_being_written(&tree, path);
         let shows_it = letter.kind == OpKind::Put && letter.in_view;
-        if shows_it && untouched && self.journal.is_idle(path)? {
-            self.return_to_remote(&mut tree, &mut batch, &mut news, path)?;
+        if shows_it && untouched {
+            match self.journal.shown_by(path)? {
+                None if self.journal.is_idle(path)? => self.return_to_remote(&mut tree, &mut batch, &mut news, path)?,
+                None => {}
+                Some(op) => self.return_to_save(&mut tree, &mut batch, &mut news, &op)?,
+            }
         }
         batch.out_of_view(letter.op.clone());
         let pending = self.submit(batch);
@@ -243,6 +247,33 @@ impl Workspace {
                 news.push(Invalidation::Attributes(parent));
             }
         }
+        Ok(())
+    }
+
+    /// Shows what the last save of the path holds, which is still on its way to the remote.
+    fn return_to_save(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, op: &Operation) -> FsResult<()> {
+        let (Some(name), Some(parent_path)) = (op.path.name(), op.path.parent()) else { return Ok(()) };
+        let (Some(parent), Some(ino)) = (tree.resolve(&parent_path), tree.resolve(&op.path)) else { return Ok(()) };
+        if op.kind == OpKind::Delete {
+            self.remove_name(tree, batch, parent, OsStr::new(name), ino);
+            news.push(Invalidation::Entry { parent, name: name.into() });
+            news.push(Invalidation::Attributes(parent));
+            return Ok(());
+        }
+        let staged = match std::fs::read(self.store.payload_path(&op.op)) {
+            Ok(bytes) => self.store.stage(ino, &bytes)?,
+            // It has been acknowledged at this very moment; what the remote has is asked for.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.return_to_remote(tree, batch, news, &op.path),
+            Err(e) => return Err(e.into()),
+        };
+        let stamp = self.store.publish(ino, &staged)?;
+        let Some(node) = tree.get_mut(ino) else { return Ok(()) };
+        (node.size, node.size_known, node.mtime) = (stamp.size, true, super::Nanos(stamp.ctime_ns));
+        if let Some(f) = node.file_mut() {
+            (f.content, f.stamp, f.working, f.pages_stale) = (ContentState::Dirty, Some(stamp), None, true);
+        }
+        batch.put_node(tree, ino);
+        news.push(Invalidation::Content(ino));
         Ok(())
     }
 

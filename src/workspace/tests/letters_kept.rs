@@ -307,3 +307,38 @@ fn a_discard_without_a_remote_survives_a_restart() {
     second.ws.refresh_noted().unwrap();
     assert_eq!(second.read("/x").unwrap(), b"theirs");
 }
+
+#[test]
+fn unflushed_bytes_let_go_give_way_to_the_save_that_is_on_its_way() {
+    let (dir, rig) = rig(&[]);
+    let remote = rig.remote.clone();
+    remote.fail_next(ErrorKind::Unreachable, true);
+    rig.save("/b", b"saved").unwrap();
+    short_drain(&rig);
+    half(&rig, "/b", b"a writer that dies");
+    rig.crash();
+    let second = Rig::start(dir.path(), &remote);
+    assert_eq!(second.read("/b").unwrap(), b"a writer that dies");
+    second.ws.discard(&dead(&second)[0].op).unwrap();
+    assert_eq!(second.read("/b").unwrap(), b"saved");
+    assert_eq!(second.drain(), 0);
+    assert_eq!(second.read("/b").unwrap(), b"saved");
+    assert_eq!(remote.content("/b").unwrap(), b"saved");
+}
+
+#[test]
+fn unflushed_bytes_over_a_removed_file_let_go_leave_it_removed() {
+    let (dir, rig) = rig(&[("/b", b"old")]);
+    let remote = rig.remote.clone();
+    remote.fail_next(ErrorKind::Unreachable, false);
+    rig.unlink("/b").unwrap();
+    short_drain(&rig);
+    assert!(rig.save("/b", b"").is_ok());
+    half(&rig, "/b", b"a writer that dies");
+    rig.crash();
+    let second = Rig::start(dir.path(), &remote);
+    second.ws.discard(&dead(&second)[0].op).unwrap();
+    assert_eq!(second.read("/b").ok(), None);
+    assert_eq!(second.drain(), 0);
+    assert_eq!(remote.content("/b"), None);
+}
