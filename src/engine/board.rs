@@ -10,7 +10,7 @@ use crate::events::{FeedState, Follower};
 use crate::ids::OpId;
 use crate::journal::{Discarded, OpState, Operation, ProviderError, Retried};
 use crate::preflight::shell_word;
-use crate::status::{Feed, LETTERS_SHOWN, LastError, LetterView, OperationView, Operator, Status, StatusSource};
+use crate::status::{Feed, LETTERS_SHOWN, LastError, LetterView, Listener, OperationView, Operator, Status, StatusSource};
 use crate::workspace::{FsResult, Workspace};
 use crate::writeback::{CircuitState, Writeback};
 
@@ -52,8 +52,7 @@ impl Board {
     }
 
     fn feed(&self) -> FeedState {
-        let starting = FeedState { feed: Feed::Starting, why: None, last_event_at: None, last_sync_at: None };
-        self.threads.get().map_or(starting, |(_, f)| f.state())
+        self.threads.get().map_or_else(FeedState::starting, |(_, f)| f.state())
     }
 
     fn view(&self, op: &Operation) -> OperationView {
@@ -96,7 +95,7 @@ impl Board {
                 Some(e) => format!("attempt {} failed: {e}", op.attempts),
                 None => "interrupted; it is resolved with the remote before it is repeated".to_owned(),
             },
-            _ if self.feed().feed != Feed::Polling => match self.feed().why {
+            _ if !matches!(self.feed().feed, Feed::Streaming | Feed::Polling | Feed::Listing) => match self.feed().why {
                 Some(why) => format!("the remote cannot be followed: {why}"),
                 None => "waits until the remote is known to be where it was left".to_owned(),
             },
@@ -139,6 +138,12 @@ impl StatusSource for Board {
             started_at: time(self.started_at),
             embedded_server: self.embedded,
             feed: shown,
+            listener: Listener {
+                why_not: feed.stream.why_not,
+                last_connected_at: feed.stream.last_connected_at.map(time),
+                last_attempt_at: feed.stream.last_attempt_at.map(time),
+                next_attempt_at: feed.stream.next_attempt_at.map(time),
+            },
             last_event_at: feed.last_event_at.map(time),
             last_sync_at: feed.last_sync_at.map(time),
             tree_known: self.workspace.is_known(),

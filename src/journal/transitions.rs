@@ -275,7 +275,13 @@ impl Tx<'_> {
         match result {
             // The view shows another version than the one that was sent: this one is news for it.
             _ if !op.in_view => self.put_seen(path, result)?,
-            Some(version) => self.put_remote(path, version, content_type)?,
+            Some(version) => {
+                self.put_remote(path, version, content_type)?;
+                // Heard of before, and no news any more.
+                self.db
+                    .prepare_cached("DELETE FROM seen WHERE path = ?1 AND revision = ?2")?
+                    .execute(params![path, version.revision])?;
+            }
             None => self.delete_remote(path)?,
         }
         self.db

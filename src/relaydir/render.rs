@@ -158,13 +158,19 @@ pub fn render_status(s: &Status) -> String {
 fn feed_line(s: &Status) -> String {
     let how = match s.feed {
         Feed::Starting => "not followed yet",
+        Feed::Streaming => "followed as they happen",
         Feed::Polling => "followed by polling",
+        Feed::Listing => "the tree is listed every half minute, the token may not follow changes",
         Feed::Offline => "not followed, the last request got no answer",
         Feed::Unauthorized => "not followed, the remote refuses the token",
     };
     let event = s.last_event_at.as_deref().map_or("no event yet".into(), |at| format!("last event {at}"));
     let sync = s.last_sync_at.as_deref().map_or("never in step yet".into(), |at| format!("in step at {at}"));
-    format!("{how}; {event}; {sync}")
+    let stream = match (&s.listener.why_not, s.feed) {
+        (Some(why), Feed::Polling | Feed::Listing) => format!(" (no event stream: {})", plain(why)),
+        _ => String::new(),
+    };
+    format!("{how}{stream}; {event}; {sync}")
 }
 
 fn last_error_line(e: &LastError) -> String {
@@ -268,7 +274,7 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
         status: condition.word(),
         summary: condition.sentence(s),
         states: States {
-            stale: s.feed != Feed::Polling || !s.tree_known,
+            stale: !s.feed.is_followed() || !s.tree_known,
             offline: s.feed == Feed::Offline,
             syncing: unsent(s) > 0 || !s.tree_known,
             has_conflicts: s.conflicts > 0,
@@ -296,7 +302,15 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
             files_known: s.files_known,
             hidden_names: s.hidden_names,
         },
-        event_listener: Listener { mode: "polling", status: s.feed, heartbeat_at: s.last_sync_at.as_deref() },
+        event_listener: ListenerJson {
+            mode: if s.feed == Feed::Streaming { "websocket" } else { "polling" },
+            status: s.feed,
+            heartbeat_at: s.last_sync_at.as_deref(),
+            last_connected_at: s.listener.last_connected_at.as_deref(),
+            last_attempt_at: s.listener.last_attempt_at.as_deref(),
+            next_attempt_at: s.listener.next_attempt_at.as_deref(),
+            last_error: s.listener.why_not.as_deref(),
+        },
         base_url: &s.base_url,
         state_dir: &s.state_dir,
         embedded_server: s.embedded_server,
@@ -360,7 +374,7 @@ struct StateJson<'a> {
     providers: Vec<Provider<'a>>,
     store_failure: Option<&'a str>,
     counters: Counters,
-    event_listener: Listener<'a>,
+    event_listener: ListenerJson<'a>,
     base_url: &'a str,
     state_dir: &'a str,
     embedded_server: bool,
@@ -414,10 +428,15 @@ struct Counters {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Listener<'a> {
+struct ListenerJson<'a> {
     mode: &'a str,
     status: Feed,
     heartbeat_at: Option<&'a str>,
+    last_connected_at: Option<&'a str>,
+    last_attempt_at: Option<&'a str>,
+    next_attempt_at: Option<&'a str>,
+    /// Why there is no stream.
+    last_error: Option<&'a str>,
 }
 
 #[derive(Serialize)]

@@ -15,6 +15,7 @@ fn status() -> Status {
         started_at: "2026-01-01T00:00:00Z".into(),
         embedded_server: false,
         feed: Feed::Polling,
+        listener: Default::default(),
         last_event_at: None,
         last_sync_at: Some("2026-01-01T00:00:01Z".into()),
         tree_known: true,

@@ -76,4 +76,20 @@ impl Remote for LateRemote {
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
         self.ask("GET", "/fs/events", |r| r.newest_mark())
     }
+
+    fn subscribe(&self, place: Place<'_>) -> Result<Subscription, RemoteError> {
+        self.ask("GET", "/fs/ws", |r| r.subscribe(place))
+    }
+
+    fn merge(
+        &self,
+        path: &RemotePath,
+        base: &Revision,
+        base_text: &str,
+        ours: &str,
+        content_type: &str,
+        op: &OpId,
+    ) -> Result<Merged, RemoteError> {
+        self.ask("POST", path.as_str(), |r| r.merge(path, base, base_text, ours, content_type, op))
+    }
 }

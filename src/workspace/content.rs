@@ -112,7 +112,7 @@ impl Workspace {
             f.working = Some(Arc::clone(&w));
             w
         };
-        working.file.set_len(size)?;
+        working.file().set_len(size)?;
         working.note_truncation();
         let at = now();
         if let Some(n) = tree.get_mut(ino) {
@@ -161,11 +161,11 @@ impl Workspace {
 
     /// At most `size` bytes; fewer only at the end of the file.
     pub fn read(&self, fh: u64, offset: u64, size: u32) -> FsResult<Vec<u8>> {
-        let h = self.handle(fh)?;
+        let file = self.handle(fh)?.working.file();
         let mut buf = vec![0; size as usize];
         let mut filled = 0;
         while filled < buf.len() {
-            match h.working.file.read_at(&mut buf[filled..], offset + filled as u64) {
+            match file.read_at(&mut buf[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -179,7 +179,7 @@ impl Workspace {
     /// Writes all of `data`. ENOSPC and EDQUOT come from the filesystem of the state directory.
     pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> FsResult<u32> {
         let h = self.writable_handle(fh)?;
-        h.working.file.write_all_at(data, offset)?;
+        h.working.file().write_all_at(data, offset)?;
         h.working.note_write();
         self.grown(h.ino, offset + data.len() as u64);
         Ok(data.len() as u32)
@@ -209,9 +209,9 @@ impl Workspace {
     pub fn fsync(&self, fh: u64, datasync: bool) -> FsResult<()> {
         let h = self.handle(fh)?;
         if datasync {
-            h.working.file.sync_data()?
+            h.working.file().sync_data()?
         } else {
-            h.working.file.sync_all()?
+            h.working.file().sync_all()?
         }
         if !h.writable {
             return self.barrier();
@@ -312,7 +312,7 @@ impl Workspace {
         let h = self.writable_handle(fh)?;
         let (Ok(off), Ok(len)) = (i64::try_from(offset), i64::try_from(length)) else { return errno(libc::EFBIG) };
         // SAFETY: fallocate takes no pointers; the descriptor lives in `h`.
-        if unsafe { libc::fallocate(h.working.file.as_raw_fd(), mode, off, len) } != 0 {
+        if unsafe { libc::fallocate(h.working.file().as_raw_fd(), mode, off, len) } != 0 {
             return Err(std::io::Error::last_os_error().into());
         }
         h.working.note_write();
@@ -328,7 +328,7 @@ impl Workspace {
     pub fn lseek(&self, fh: u64, offset: i64, whence: i32) -> FsResult<i64> {
         let h = self.handle(fh)?;
         // SAFETY: lseek takes no pointers. Moving the shared offset is harmless: all I/O here is positional.
-        match unsafe { libc::lseek(h.working.file.as_raw_fd(), offset, whence) } {
+        match unsafe { libc::lseek(h.working.file().as_raw_fd(), offset, whence) } {
             -1 => Err(std::io::Error::last_os_error().into()),
             at => Ok(at),
         }
@@ -341,7 +341,7 @@ impl Workspace {
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
         // SAFETY: both offsets point to locals that outlive the call; the descriptors live in the handles.
         let n = unsafe {
-            libc::copy_file_range(from.working.file.as_raw_fd(), &mut src, to.working.file.as_raw_fd(), &mut dst, len, 0)
+            libc::copy_file_range(from.working.file().as_raw_fd(), &mut src, to.working.file().as_raw_fd(), &mut dst, len, 0)
         };
         if n < 0 {
             return Err(std::io::Error::last_os_error().into());

@@ -4,14 +4,18 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
 
 use crate::ids::{Ino, OpId};
 use crate::journal::{Stamp, now_ms};
 
 /// An open working file, shared by all handles of its inode, so that writers see each other.
 pub(super) struct Working {
-    pub file: File,
+    /// Replaced only by a longer version of the remote that begins with what this one holds.
+    file: RwLock<Arc<File>>,
     /// Counts changes of the content.
     writes: AtomicU64,
     /// The count at the last commit.
@@ -24,12 +28,21 @@ pub(super) struct Working {
 impl Working {
     pub fn new(file: File) -> Working {
         Working {
-            file,
+            file: RwLock::new(Arc::new(file)),
             writes: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             truncated: AtomicBool::new(false),
             last_write_ms: AtomicI64::new(0),
         }
+    }
+
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file.read())
+    }
+
+    /// From now on every handle reads this file.
+    pub fn go_on_with(&self, file: File) {
+        *self.file.write() = Arc::new(file);
     }
 
     pub fn note_write(&self) {
@@ -66,7 +79,7 @@ impl Working {
     }
 
     pub fn stamp(&self) -> io::Result<Stamp> {
-        stamp_of(&self.file)
+        stamp_of(&self.file())
     }
 }
 
@@ -83,13 +96,18 @@ pub(super) struct Store {
     files: PathBuf,
     payloads: PathBuf,
     trash: PathBuf,
+    staged: AtomicU64,
 }
 
 impl Store {
     /// Creates the directories where they are missing.
     pub fn open(state_dir: &Path) -> io::Result<Store> {
-        let store =
-            Store { files: state_dir.join("files"), payloads: state_dir.join("payloads"), trash: state_dir.join("trash") };
+        let store = Store {
+            files: state_dir.join("files"),
+            payloads: state_dir.join("payloads"),
+            trash: state_dir.join("trash"),
+            staged: AtomicU64::new(0),
+        };
         for dir in [&store.files, &store.payloads, &store.trash] {
             std::fs::create_dir_all(dir)?;
         }
@@ -115,7 +133,8 @@ impl Store {
 
     /// Writes fetched content beside the working files; [`Store::publish`] makes it the working file.
     pub fn stage(&self, ino: Ino, bytes: &[u8]) -> io::Result<PathBuf> {
-        let path = self.files.join(format!("{ino}.fetch"));
+        // Two may fetch the same file at once, from an event and from a request.
+        let path = self.files.join(format!("{ino}.{}.fetch", self.staged.fetch_add(1, Ordering::Relaxed)));
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all_at(bytes, 0)?;
         Ok(path)

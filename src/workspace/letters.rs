@@ -289,7 +289,7 @@ impl Workspace {
         path: &RemotePath,
         version: Version,
     ) {
-        let seen = super::remote_changes::Seen { path, version, size: None, edited_at_ms: None };
+        let seen = super::remote_changes::Seen { path, version, size: None, edited_at_ms: None, extends: None };
         self.replace_content(tree, batch, news, parent, name, ino, &seen);
     }
 }

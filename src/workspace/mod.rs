@@ -12,6 +12,7 @@
 //! Lock order: `letters`, `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
 //! `unlink` in the state directory (microseconds), never across the journal, the network or a notification to the kernel.
 
+mod arrivals;
 mod batch;
 mod content;
 mod error;
