@@ -143,6 +143,10 @@ pub trait StatusSource: Send + Sync {
     /// Every dead letter, oldest first. EIO when the journal cannot be read: no letters is another answer.
     fn letters(&self) -> FsResult<Vec<OpId>>;
     fn letter(&self, op_id: &OpId) -> Option<LetterView>;
+    /// The conflicts whose sides were set aside, oldest first.
+    fn conflicts(&self) -> Vec<OpId>;
+    /// Where the files `base`, `local` and `remote` of a conflict are, as far as there are such.
+    fn conflict(&self, op_id: &OpId) -> Option<PathBuf>;
 }
 
 /// What a person may do with operations, from wherever it is asked.

@@ -183,6 +183,16 @@ impl StatusSource for Board {
         Ok(self.workspace.journal().dead_letters()?.into_iter().map(|op| op.op).collect())
     }
 
+    fn conflicts(&self) -> Vec<OpId> {
+        let letters = self.workspace.journal().dead_letters().unwrap_or_default();
+        letters.into_iter().map(|op| op.op).filter(|op| self.workspace.conflict_dir(op).is_some()).collect()
+    }
+
+    fn conflict(&self, op_id: &OpId) -> Option<PathBuf> {
+        let op = self.workspace.journal().operation(op_id).ok().flatten().filter(|op| op.state == OpState::Dead)?;
+        self.workspace.conflict_dir(&op.op)
+    }
+
     fn letter(&self, op_id: &OpId) -> Option<LetterView> {
         let journal = self.workspace.journal();
         let op = journal.operation(op_id).ok().flatten().filter(|op| op.state == OpState::Dead)?;

@@ -267,6 +267,15 @@ impl Journal {
         })
     }
 
+    /// The hashes of the versions that unfinished operations are based on.
+    pub fn base_hashes(&self) -> Result<Vec<ContentHash>, JournalError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT DISTINCT base_hash FROM operation WHERE state <= 4 AND base_hash IS NOT NULL")?
+                .query_map([], |r| r.get(0))?
+                .collect()
+        })
+    }
+
     /// Nothing local is left to defend at the path.
     pub fn is_idle(&self, path: &RemotePath) -> Result<bool, JournalError> {
         self.read(|db| Tx { db }.is_idle(path))

@@ -18,6 +18,7 @@ here, and nothing in it is ever uploaded.
   pending/<opId>.json     one file for each save that has not reached the remote yet, and why not
   dead-letter/<opId>.json one for each save that the remote has refused, with its words;
                           .error.json says the same by a schema, .payload holds your bytes
+  conflicts/<opId>/       base, local and remote of a save that met another version
   retry/                  mv .relay/dead-letter/<opId>.json .relay/retry/   sends that save again
                           rm .relay/dead-letter/<opId>.json                 lets it go: the file returns
                           to the remote's version, and disappears if there is none
@@ -26,9 +27,10 @@ What happens when you save a file here: the save is on this disk, safe against a
 close() returns. It is uploaded in the background. While the remote cannot be reached it waits and
 is tried again; you lose nothing, and it survives a restart. When the remote refuses it for good it
 becomes a dead letter: your bytes are kept, and the file still shows your version. Save the file once
-more, corrected, or retry the letter. When somebody else has changed the file meanwhile (conflict),
-the file shows the other version and yours is in the letter's .payload: bring the two together and
-save, or put yours on top with --force. What the remote has deleted still shows your version.
+more, corrected, or retry the letter. When somebody else has changed the file meanwhile, the remote
+merges the two if they are text and touch different lines. Else it is a conflict: the file shows the
+other version, yours is in the letter's .payload and all sides are in conflicts/: bring them together
+and save, or put yours on top with --force. What the remote has deleted still shows your version.
 
   getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local-only
   relayfile writeback status|list|show|retry|discard|flush    the same from outside, with exit codes
@@ -213,7 +215,7 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
             steps.push(format!("{path} was deleted at the remote, and still shows your version; save it once more, or:"));
             steps.push(format!("  {force}"));
         } else {
-            steps.push(format!("{path} was changed by somebody else; your version is .relay/dead-letter/{id}.payload"));
+            steps.push(format!("{path} was changed by somebody else; your version is .relay/conflicts/{id}/local"));
             steps.push(format!("  bring the two together and save; or put yours on top:  {force}"));
         }
     }

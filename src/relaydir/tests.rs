@@ -71,6 +71,12 @@ impl StatusSource for Fake {
     fn letters(&self) -> FsResult<Vec<OpId>> {
         Ok(self.1.lock().keys().cloned().collect())
     }
+    fn conflicts(&self) -> Vec<OpId> {
+        Vec::new()
+    }
+    fn conflict(&self, _op_id: &OpId) -> Option<std::path::PathBuf> {
+        None
+    }
     fn letter(&self, op_id: &OpId) -> Option<LetterView> {
         self.1.lock().get(op_id).cloned()
     }

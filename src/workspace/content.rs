@@ -106,7 +106,9 @@ impl Workspace {
     fn truncate_now(&self, tree: &mut Tree, ino: Ino, size: u64) -> FsResult<Arc<Working>> {
         let f = tree.get_mut(ino).and_then(Node::file_mut).ok_or(FsError::NOT_FOUND)?;
         let working = if Self::is_local(f.content) {
-            self.working(tree, ino)?
+            let working = self.working(tree, ino)?;
+            working.before_first_change(|| self.keep_base(tree, ino, false));
+            working
         } else {
             let w = Arc::new(Working::new(self.store.create_file(ino)?));
             f.working = Some(Arc::clone(&w));
@@ -179,6 +181,7 @@ impl Workspace {
     /// Writes all of `data`. ENOSPC and EDQUOT come from the filesystem of the state directory.
     pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> FsResult<u32> {
         let h = self.writable_handle(fh)?;
+        self.about_to_change(h.ino, &h.working);
         h.working.file().write_all_at(data, offset)?;
         h.working.note_write();
         self.grown(h.ino, offset + data.len() as u64);
@@ -311,6 +314,7 @@ impl Workspace {
     pub fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> FsResult<()> {
         let h = self.writable_handle(fh)?;
         let (Ok(off), Ok(len)) = (i64::try_from(offset), i64::try_from(length)) else { return errno(libc::EFBIG) };
+        self.about_to_change(h.ino, &h.working);
         // SAFETY: fallocate takes no pointers; the descriptor lives in `h`.
         if unsafe { libc::fallocate(h.working.file().as_raw_fd(), mode, off, len) } != 0 {
             return Err(std::io::Error::last_os_error().into());
@@ -339,6 +343,7 @@ impl Workspace {
         let (from, to) = (self.handle(fh_in)?, self.writable_handle(fh_out)?);
         let (mut src, mut dst) = (off_in as i64, off_out as i64);
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
+        self.about_to_change(to.ino, &to.working);
         // SAFETY: both offsets point to locals that outlive the call; the descriptors live in the handles.
         let n = unsafe {
             libc::copy_file_range(from.working.file().as_raw_fd(), &mut src, to.working.file().as_raw_fd(), &mut dst, len, 0)

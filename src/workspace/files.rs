@@ -5,11 +5,11 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use crate::ids::{Ino, OpId};
+use crate::ids::{ContentHash, Ino, OpId};
 use crate::journal::{Stamp, now_ms};
 
 /// An open working file, shared by all handles of its inode, so that writers see each other.
@@ -22,6 +22,8 @@ pub(super) struct Working {
     committed: AtomicU64,
     /// The last change was a truncation: a writer is probably about to write.
     truncated: AtomicBool,
+    /// The content has begun to change since it was a version of the remote. Held while that version is kept.
+    changing: Mutex<bool>,
     last_write_ms: AtomicI64,
 }
 
@@ -32,6 +34,7 @@ impl Working {
             writes: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             truncated: AtomicBool::new(false),
+            changing: Mutex::new(false),
             last_write_ms: AtomicI64::new(0),
         }
     }
@@ -49,6 +52,19 @@ impl Working {
         self.truncated.store(false, Ordering::Relaxed);
         self.last_write_ms.store(now_ms(), Ordering::Relaxed);
         self.writes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Calls `keep` if nothing has been changed since the content was a version of the remote.
+    pub fn before_first_change(&self, keep: impl FnOnce()) {
+        let mut changing = self.changing.lock();
+        if !std::mem::replace(&mut *changing, true) {
+            keep();
+        }
+    }
+
+    /// The content is a version of the remote.
+    pub fn is_clean_now(&self) {
+        *self.changing.lock() = false;
     }
 
     pub fn note_truncation(&self) {
@@ -96,7 +112,10 @@ pub(super) struct Store {
     files: PathBuf,
     payloads: PathBuf,
     trash: PathBuf,
+    bases: PathBuf,
+    conflicts: PathBuf,
     staged: AtomicU64,
+    bases_kept: AtomicUsize,
 }
 
 impl Store {
@@ -106,9 +125,12 @@ impl Store {
             files: state_dir.join("files"),
             payloads: state_dir.join("payloads"),
             trash: state_dir.join("trash"),
+            bases: state_dir.join("bases"),
+            conflicts: state_dir.join("conflicts"),
             staged: AtomicU64::new(0),
+            bases_kept: AtomicUsize::new(0),
         };
-        for dir in [&store.files, &store.payloads, &store.trash] {
+        for dir in [&store.files, &store.payloads, &store.trash, &store.bases, &store.conflicts] {
             std::fs::create_dir_all(dir)?;
         }
         Ok(store)
@@ -120,6 +142,35 @@ impl Store {
 
     pub fn payload_path(&self, op: &OpId) -> PathBuf {
         self.payloads.join(op.as_str())
+    }
+
+    pub fn bases_dir(&self) -> &Path {
+        &self.bases
+    }
+
+    pub fn base_path(&self, hash: &ContentHash) -> PathBuf {
+        self.bases.join(hash.to_string())
+    }
+
+    /// How many bases there are, about.
+    pub fn bases_kept(&self) -> usize {
+        self.bases_kept.load(Ordering::Relaxed)
+    }
+
+    pub fn count_base(&self) {
+        self.bases_kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn recount_bases(&self, there_are: usize) {
+        self.bases_kept.store(there_are, Ordering::Relaxed);
+    }
+
+    pub fn conflicts_dir(&self) -> &Path {
+        &self.conflicts
+    }
+
+    pub fn conflict_dir(&self, op: &OpId) -> PathBuf {
+        self.conflicts.join(op.as_str())
     }
 
     pub fn open_file(&self, ino: Ino) -> io::Result<File> {

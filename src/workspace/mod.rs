@@ -13,6 +13,7 @@
 //! `unlink` in the state directory (microseconds), never across the journal, the network or a notification to the kernel.
 
 mod arrivals;
+mod bases;
 mod batch;
 mod content;
 mod error;
@@ -29,6 +30,7 @@ mod types;
 mod upload;
 mod xattr;
 
+pub use bases::Sides;
 pub use error::{FsError, FsResult, Need};
 pub use types::*;
 
