@@ -65,6 +65,7 @@ impl Mount {
             source: format!("relayfile:{}", config.workspace()),
             allow_other: config.allow_other,
             read_only: config.read_only,
+            wake_watchers: config.wake_watchers,
             threads: None,
         };
         let (workspace, board) = (Arc::clone(&engine.workspace), engine.board.clone());

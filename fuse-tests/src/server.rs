@@ -12,6 +12,7 @@ use reqwest::Method;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
 use crate::{binary, eventually, sys};
 
@@ -51,6 +52,8 @@ pub struct Event {
     pub path: String,
     pub revision: String,
     pub correlation_id: String,
+    /// SHA-256 of the content in hexadecimal; empty after a deletion.
+    pub hash: String,
 }
 
 impl Server {
@@ -233,6 +236,7 @@ impl Server {
                 path: text(e, "path"),
                 revision: text(e, "revision"),
                 correlation_id: text(e, "correlationId"),
+                hash: text(e, "contentHash"),
             }));
             match page["nextCursor"].as_str() {
                 Some(next) => cursor = next.to_owned(),
@@ -245,6 +249,13 @@ impl Server {
     #[track_caller]
     pub fn history(&self, path: &str) -> Vec<String> {
         self.events().into_iter().filter(|e| e.path == path).map(|e| e.kind).collect()
+    }
+
+    /// Whether a path ever had this content.
+    #[track_caller]
+    pub fn had(&self, path: &str, content: &[u8]) -> bool {
+        let hash = hex::encode(sha2::Sha256::digest(content));
+        self.events().iter().any(|e| e.path == path && e.hash == hash)
     }
 
     /// Requests since the last [`Server::reset_counts`], such as `"PUT /fs/file"`; those of the test itself count too.

@@ -127,6 +127,10 @@ pub struct Settings {
     #[arg(long, help_heading = "Mount")]
     read_only: bool,
 
+    /// Do not tell programs that watch files with inotify of remote changes [env: RELAYFILE_MOUNT_NO_WATCH_EVENTS]
+    #[arg(long, help_heading = "Mount")]
+    no_watch_events: bool,
+
     /// Where journal, cache and queue live [env: RELAYFILE_MOUNT_STATE_DIR]
     /// [default: $XDG_STATE_HOME/relayfile/<workspace>-<hash>]
     #[arg(long, value_name = "DIR", help_heading = "State", value_hint = ValueHint::DirPath)]
@@ -190,6 +194,7 @@ impl Settings {
                 allow_other: switch(self.allow_other),
                 allow_nonempty: switch(self.allow_nonempty),
                 read_only: switch(self.read_only),
+                no_watch_events: switch(self.no_watch_events),
                 offline_ok: switch(self.offline_ok),
             },
             config: self.config,

@@ -42,6 +42,10 @@ use crate::preflight::{Exit, Problem};
 
 /// `relayfile-mount`.
 pub fn relayfile_mount() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|a| a == crate::fs::watchers::HELPER_FLAG) {
+        crate::fs::watchers::help();
+        return ExitCode::SUCCESS;
+    }
     usage::parse().map_or_else(|exit| exit, mount_command::run).into()
 }
 

@@ -34,11 +34,12 @@ pub struct Layer {
     pub allow_other: Option<bool>,
     pub allow_nonempty: Option<bool>,
     pub read_only: Option<bool>,
+    pub no_watch_events: Option<bool>,
     pub offline_ok: Option<bool>,
 }
 
 /// The environment variables, each with the long flag that it stands for. `--help` names them and a test compares the two.
-pub const ENV: [(&str, &str); 19] = [
+pub const ENV: [(&str, &str); 20] = [
     ("local-dir", "RELAYFILE_LOCAL_DIR"),
     ("base-url", "RELAYFILE_BASE_URL"),
     ("workspace", "RELAYFILE_WORKSPACE"),
@@ -56,6 +57,7 @@ pub const ENV: [(&str, &str); 19] = [
     ("max-attempts", "RELAYFILE_MOUNT_MAX_ATTEMPTS"),
     ("allow-other", "RELAYFILE_MOUNT_ALLOW_OTHER"),
     ("read-only", "RELAYFILE_MOUNT_READ_ONLY"),
+    ("no-watch-events", "RELAYFILE_MOUNT_NO_WATCH_EVENTS"),
     ("offline-ok", "RELAYFILE_MOUNT_OFFLINE_OK"),
     ("config", "RELAYFILE_MOUNT_CONFIG"),
 ];
@@ -107,6 +109,7 @@ impl Layer {
             allow_other: switch("allow-other")?,
             allow_nonempty: None,
             read_only: switch("read-only")?,
+            no_watch_events: switch("no-watch-events")?,
             offline_ok: switch("offline-ok")?,
         })
     }

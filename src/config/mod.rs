@@ -50,6 +50,8 @@ pub struct Config {
     pub allow_other: bool,
     pub allow_nonempty: bool,
     pub read_only: bool,
+    /// Those who watch files with inotify are told of remote changes.
+    pub wake_watchers: bool,
     /// Start although the remote does not answer.
     pub offline_ok: bool,
     pub foreground: bool,

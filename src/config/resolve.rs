@@ -67,6 +67,7 @@ pub fn resolve(flags: Flags, lookup: Lookup) -> Result<Config, Problem> {
         allow_other: first(&layers, |l| l.allow_other).unwrap_or(false),
         allow_nonempty: first(&layers, |l| l.allow_nonempty).unwrap_or(false),
         read_only: first(&layers, |l| l.read_only).unwrap_or(false),
+        wake_watchers: !first(&layers, |l| l.no_watch_events).unwrap_or(false),
         offline_ok: first(&layers, |l| l.offline_ok).unwrap_or(false),
         foreground: flags.foreground,
         log_file_given: log_file.is_some(),

@@ -25,6 +25,14 @@ pub(super) enum End {
     None,
 }
 
+/// What the remote said to the request for a stream.
+fn said(e: &RemoteError) -> String {
+    match e.status {
+        Some(status) => format!("{} (status {status})", e.message),
+        None => e.message.clone(),
+    }
+}
+
 impl Loop {
     /// Opens the stream and follows it to its end.
     pub(super) fn stream(&mut self, stopped: &Receiver<()>, poked: &Receiver<()>) -> End {
@@ -35,7 +43,7 @@ impl Loop {
         };
         let subscription = match self.remote.subscribe(self.place(&mark)) {
             Ok(subscription) => subscription,
-            Err(e) => return self.no_stream(&e.message),
+            Err(e) => return self.no_stream(&said(&e)),
         };
         if self.no_feed && mark.before.is_none() {
             // There is no place to go on from: listed after the stream began, nothing can fall in between.
@@ -53,6 +61,8 @@ impl Loop {
             self.stream_failures = 0;
         }
         self.pause(&why);
+        let mut s = self.state.lock();
+        (s.feed, s.why) = (Feed::Offline, Some(why));
         End::Lost
     }
 

@@ -25,6 +25,7 @@ mod route;
 mod session;
 mod ttl;
 mod waiting;
+pub mod watchers;
 
 pub use mount::{MountError, is_dead_endpoint, unmount};
 pub use mountinfo::{MountEntry, mount_of, mounted_at, mounts, mounts_of};

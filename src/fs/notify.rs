@@ -10,15 +10,26 @@ use crossbeam_channel::{Receiver, select};
 use fuser::Notifier;
 
 use super::convert::inode_no;
+use super::watchers::Watchers;
 use crate::workspace::Invalidation;
 
 /// Runs until `stop` is disconnected or every sender of `changes` is gone.
-pub(super) fn spawn(notifier: Notifier, changes: Receiver<Invalidation>, stop: Receiver<()>) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(
+    notifier: Notifier,
+    changes: Receiver<Invalidation>,
+    stop: Receiver<()>,
+    watchers: Option<Watchers>,
+) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("notifier".into()).spawn(move || {
         loop {
             select! {
                 recv(changes) -> change => match change {
-                    Ok(change) => tell(&notifier, &change),
+                    Ok(change) => {
+                        tell(&notifier, &change);
+                        if let Some(watchers) = &watchers {
+                            watchers.wake(change);
+                        }
+                    }
                     Err(_) => return,
                 },
                 recv(stop) -> _ => return,

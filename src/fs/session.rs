@@ -12,6 +12,7 @@ use super::adapter::Adapter;
 use super::mount::{self, MountError, Spec};
 use super::route::View;
 use super::ttl::Ttl;
+use super::watchers::Watchers;
 use super::{mountinfo, notify};
 use crate::relaydir::RelayDir;
 use crate::status::Operator;
@@ -26,6 +27,8 @@ pub struct MountOptions {
     /// Other users may enter, as far as modes let them.
     pub allow_other: bool,
     pub read_only: bool,
+    /// Those who watch files with inotify are told of remote changes.
+    pub wake_watchers: bool,
     /// Threads that read requests; 4 to 8 by the number of processors when `None`.
     pub threads: Option<usize>,
 }
@@ -73,11 +76,19 @@ pub fn start_with_channel(
     // The kernel lets in whom it should (allow_other); fuser's own check would also refuse the FLUSH of a program that
     // changed its user after it opened a file.
     let acl = fuser::SessionACL::All;
-    let session = fuser::Session::from_fd(Adapter::new(ws, view), device_fd, acl, config).map_err(MountError::Handshake)?;
+    let session =
+        fuser::Session::from_fd(Adapter::new(ws.clone(), view), device_fd, acl, config).map_err(MountError::Handshake)?;
 
     let (stop, stopped) = bounded::<()>(0);
     let (end, ended) = bounded::<()>(0);
-    notify::spawn(session.notifier(), to_tell, stopped).map_err(MountError::Threads)?;
+    let device = mountinfo::mounted_at(&mountpoint).unwrap_or_default().map(|m| m.device);
+    let watchers = match &device {
+        Some(device) if options.wake_watchers && !options.read_only => {
+            Some(Watchers::start(ws, &mountpoint, device).map_err(MountError::Threads)?)
+        }
+        _ => None,
+    };
+    notify::spawn(session.notifier(), to_tell, stopped, watchers).map_err(MountError::Threads)?;
     let thread = thread::Builder::new()
         .name("fuse-session".into())
         .spawn(move || {
@@ -91,7 +102,6 @@ pub fn start_with_channel(
         .map_err(MountError::Threads)?;
 
     mounted.keep();
-    let device = mountinfo::mounted_at(&mountpoint).unwrap_or_default().map(|m| m.device);
     Ok(Session { mountpoint, device, changes, ttl, ended, thread })
 }
 

@@ -203,6 +203,24 @@ impl Workspace {
         }
     }
 
+    /// Where an inode is, relative to the mountpoint, by the first of its names. `None` when it has none.
+    pub fn path_in_view(&self, ino: Ino) -> Option<std::path::PathBuf> {
+        let tree = self.tree.read();
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let (parent, name) = tree.get(at)?.links.first()?;
+            names.push(name.clone());
+            at = *parent;
+        }
+        Some(names.iter().rev().map(|name| Path::new(&**name)).collect())
+    }
+
+    /// Whether the view has a name in a directory. Counts no lookup and asks nobody.
+    pub fn has_name(&self, parent: Ino, name: &OsStr) -> bool {
+        self.tree.read().child(parent, name).is_some()
+    }
+
     /// The entry of an inode that a listing reports; counts one lookup. ENOENT when it vanished meanwhile.
     pub fn entry(&self, ino: Ino) -> FsResult<Entry> {
         Self::entry_of(&mut self.tree.write(), ino)
