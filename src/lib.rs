@@ -24,6 +24,7 @@
 //! |---|---|
 //! | [`ids`] | [`ids::Ino`], [`ids::OpId`], [`ids::Revision`], [`ids::ContentHash`]: values that cannot be wrong |
 //! | [`path`] | [`path::RemotePath`]: a path that cannot hold `..` |
+//! | [`access`] | what a token allows, by its own words |
 //! | [`remote`] | the [`remote::Remote`] trait, its HTTP implementation, outcome classification |
 //! | [`server`] | the embedded relayfile server |
 //! | [`journal`] | all SQL of a mount: nodes, names, remote snapshot, operations |
@@ -43,6 +44,7 @@
 //! | [`failpoint`] | named places at which a test lets the process die |
 //! | [`cli`] | the command lines of both binaries |
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod control;

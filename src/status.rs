@@ -56,6 +56,10 @@ pub struct Status {
     pub letters: Vec<LastError>,
     /// The most recent refusal of each provider.
     pub provider_errors: Vec<(String, LastError)>,
+    /// What the token does not allow here, by its own scopes; `None` when it allows everything.
+    pub limits: Option<String>,
+    /// No file here may be written.
+    pub read_only: bool,
     /// Why the remote refuses the token, while it does.
     pub token_refused: Option<String>,
     /// Set when the journal can take no more writes: what failed.

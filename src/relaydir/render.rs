@@ -123,6 +123,9 @@ pub fn render_status(s: &Status) -> String {
     line("state dir:", &plain(&s.state_dir));
     let tree = if s.tree_known { count(s.files_known, "file") } else { format!("{} so far", count(s.files_known, "file")) };
     line("tree:", &tree);
+    if let Some(limits) = &s.limits {
+        line("access:", &plain(limits));
+    }
     line("changes:", &feed_line(s));
     line(
         "queue:",
@@ -275,7 +278,9 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
             has_pending_writeback: unsent(s) > 0,
             has_dead_letters: s.dead > 0,
             store_failed: s.store_failure.is_some(),
+            read_only: s.read_only,
         },
+        access: s.limits.as_deref(),
         last_reconcile_at: s.last_sync_at.as_deref(),
         last_successful_reconcile_at: s.last_sync_at.as_deref(),
         last_event_at: s.last_event_at.as_deref(),
@@ -348,6 +353,8 @@ struct StateJson<'a> {
     /// The same in a sentence.
     summary: String,
     states: States,
+    /// What the token does not allow.
+    access: Option<&'a str>,
     last_reconcile_at: Option<&'a str>,
     last_successful_reconcile_at: Option<&'a str>,
     last_event_at: Option<&'a str>,
@@ -380,6 +387,7 @@ struct States {
     has_pending_writeback: bool,
     has_dead_letters: bool,
     store_failed: bool,
+    read_only: bool,
 }
 
 #[derive(Serialize)]

@@ -29,6 +29,8 @@ fn status() -> Status {
         last_error: None,
         letters: Vec::new(),
         provider_errors: Vec::new(),
+        limits: None,
+        read_only: false,
         token_refused: None,
         store_failure: None,
         hidden_names: 0,

@@ -76,4 +76,12 @@ impl Remote for LateRemote {
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
         self.ask("GET", "/fs/events", |r| r.newest_mark())
     }
+
+    fn access(&self) -> Arc<Access> {
+        self.0.get().map(|r| r.access()).unwrap_or_default()
+    }
+
+    fn may_write(&self, path: &RemotePath) -> bool {
+        self.0.get().is_none_or(|r| r.may_write(path))
+    }
 }

@@ -20,6 +20,9 @@ pub use http::{HttpConfig, HttpConfigError, HttpRemote};
 pub use late::LateRemote;
 pub use token::{Credentials, Token, TokenError, TokenSource};
 
+use std::sync::Arc;
+
+use crate::access::Access;
 use crate::ids::{ContentHash, OpId, Revision};
 use crate::path::RemotePath;
 
@@ -193,4 +196,14 @@ pub trait Remote: Send + Sync {
 
     /// The place behind the newest event.
     fn newest_mark(&self) -> Result<FeedMark, RemoteError>;
+
+    /// What the token that was taken up last allows, by its own words. Asks nobody.
+    fn access(&self) -> Arc<Access> {
+        Arc::default()
+    }
+
+    /// Whether the token lets this path be written, by its own words. Asks nobody: may be called from a handler.
+    fn may_write(&self, _path: &RemotePath) -> bool {
+        true
+    }
 }

@@ -62,13 +62,17 @@ impl Workspace {
         Opened { fh, keep_cache }
     }
 
-    /// `flags` are open(2)'s; O_TRUNC is applied here, and then nothing is fetched.
+    /// `flags` are open(2)'s; O_TRUNC is applied here, and then nothing is fetched. EACCES for writing what the token does not
+    /// let be written.
     pub fn open(&self, ino: Ino, flags: i32) -> FsResult<Opened> {
         let mut tree = self.tree.write();
         let node = tree.get(ino).ok_or(FsError::NOT_FOUND)?;
         let Some(file) = node.file() else {
             return errno(if node.kind == Kind::Dir { libc::EISDIR } else { libc::ENXIO });
         };
+        if wants_write(flags) {
+            self.may_write_file(&tree, ino)?;
+        }
         let truncate = flags & libc::O_TRUNC != 0 && wants_write(flags);
         if !Self::is_local(file.content) && !truncate {
             return Err(FsError::Need(Need::Content(ino)));
@@ -80,6 +84,9 @@ impl Workspace {
     pub fn create(&self, caller: Caller, parent: Ino, name: &OsStr, mode: u32, flags: i32) -> FsResult<(Entry, Opened)> {
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
+        if tree.child(parent, name).is_none() {
+            self.may_write_name(&tree, parent, name)?;
+        }
         let ino = self.add_node(&mut tree, &mut batch, caller, parent, name, Kind::File, mode)?;
         let file = match self.store.create_file(ino) {
             Ok(file) => file,
@@ -139,6 +146,7 @@ impl Workspace {
         let Some(file) = node.file() else {
             return errno(if node.kind == Kind::Dir { libc::EISDIR } else { libc::EINVAL });
         };
+        self.may_write_file(&tree, ino)?;
         if size != 0 && !Self::is_local(file.content) {
             return Err(FsError::Need(Need::Content(ino)));
         }

@@ -19,6 +19,7 @@ mod fetch;
 mod files;
 mod letters;
 mod namespace;
+mod permission;
 mod recover;
 mod remote_changes;
 #[cfg(test)]
@@ -93,6 +94,8 @@ pub struct Workspace {
     fresh: Mutex<(usize, HashSet<RemotePath>)>,
     /// Held while a letter is retried or discarded, commit included: one at a time.
     letters: Mutex<()>,
+    /// Somebody was refused for what the token says; it is logged once.
+    refusal_said: AtomicBool,
 }
 
 /// Now, with nanoseconds.
@@ -146,6 +149,7 @@ impl Workspace {
             hidden: Mutex::new(hidden),
             fresh: Mutex::default(),
             letters: Mutex::default(),
+            refusal_said: AtomicBool::new(false),
         };
         ws.recover()?;
         Ok(ws)
@@ -233,7 +237,8 @@ impl Workspace {
         self.tree.read().get(ino).is_some_and(|n| n.writers > 0)
     }
 
-    /// Changes attributes. EFBIG over 2^63-1; [`Need::Content`] when a file that is not here is cut to a length other than 0.
+    /// Changes attributes. EFBIG over 2^63-1; EACCES for another size when the token does not let the file be written;
+    /// [`Need::Content`] when a file that is not here is cut to a length other than 0.
     pub fn setattr(&self, caller: Caller, ino: Ino, set: SetAttr) -> FsResult<Attr> {
         if let Some(size) = set.size {
             self.truncate(ino, size)?;

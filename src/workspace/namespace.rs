@@ -6,6 +6,7 @@ use crate::ids::Ino;
 use crate::journal::{ContentState, PathRule};
 
 use super::batch::Batch;
+use super::permission::Renaming;
 use super::tree::{Body, Node, Tree};
 use super::{Caller, Entry, FsError, FsResult, Kind, Need, RenameMode, Workspace, errno, now};
 
@@ -87,6 +88,9 @@ impl Workspace {
         };
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
+        if kind == Kind::File && tree.child(parent, name).is_none() {
+            self.may_write_name(&tree, parent, name)?;
+        }
         let ino = self.add_node(&mut tree, &mut batch, caller, parent, name, kind, mode)?;
         if let Some(n) = tree.get_mut(ino) {
             n.rdev = rdev;
@@ -139,6 +143,9 @@ impl Workspace {
         }
         if node.links.is_empty() {
             return Err(FsError::NOT_FOUND);
+        }
+        if node.kind == Kind::File {
+            self.may_write_name(&tree, parent, name)?;
         }
         if node.file().is_some_and(|f| f.content == ContentState::Remote) {
             // The second name has no content of its own to be fetched from.
@@ -199,6 +206,9 @@ impl Workspace {
             return errno(libc::EISDIR);
         }
         let path = tree.path_of_name(parent, name);
+        if let (Kind::File, Some(path)) = (kind, &path) {
+            self.may_write(&tree, path)?;
+        }
         let mut batch = Batch::default();
         self.drop_name(&mut tree, &mut batch, parent, name);
         Self::touch_dir(&mut tree, &mut batch, parent);
@@ -258,6 +268,8 @@ impl Workspace {
             Some(t) if mode == RenameMode::Exchange => self.files_below(&tree, t)?,
             _ => Vec::new(),
         };
+        let (from, to) = ((parent, name), (new_parent, new_name));
+        self.may_rename(&tree, &Renaming { from, to, source, target, moves: &before, comes_back: &swapped })?;
         for &(ino, ref rule) in before.iter().chain(&swapped) {
             tree.pin_origin(ino, &rule.path);
         }
