@@ -30,6 +30,7 @@
 //! | [`journal`] | all SQL of a mount: nodes, names, remote snapshot, operations |
 //! | [`workspace`] | the tree, the working files, learning and applying remote changes |
 //! | [`writeback`] | coalescing, dispatcher, upload workers, backoff |
+//! | [`changes`] | what changes, told to whoever watches |
 //! | [`control`] | the socket by which commands ask a live mount for a change |
 //! | [`deadletter`] | the files of dead letters, and those of older tools |
 //! | [`events`] | following the remote's event feed |
@@ -45,6 +46,7 @@
 //! | [`cli`] | the command lines of both binaries |
 
 pub mod access;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod control;

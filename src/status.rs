@@ -1,9 +1,11 @@
 //! How the mount stands: one value, collected once, shown as text, as JSON and (later) as metrics.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::changes::Changes;
 use crate::ids::OpId;
 use crate::journal::{Discarded, Retried};
 use crate::workspace::FsResult;
@@ -133,4 +135,6 @@ pub trait Operator: StatusSource {
     fn discard(&self, op_id: &OpId) -> FsResult<Discarded>;
     /// Everything that waits for its settle window is due now. Returns how many operations are open.
     fn flush(&self) -> FsResult<u64>;
+    /// Where what changes is told.
+    fn changes(&self) -> Arc<Changes>;
 }

@@ -33,13 +33,15 @@ Examples:
   relayfile doctor ~/ws          why does it not mount?
   relayfile mounts               what is mounted, and how many saves wait
   relayfile writeback status     what waits, what the remote refused
+  relayfile watch ~/ws           every change, as it happens
   relayfile unmount ~/ws         0: all is at the remote; 8: saves are queued
   relayfile serve --data-dir /srv/relayfile --listen 127.0.0.1:8080
 
 Exit codes: 0 done, 1 doctor found a problem, 2 usage, 3 mountpoint, 4 FUSE,
 5 state directory or lease, 6 remote or token, 7 configuration, 8 unmounted
 with saves still queued, 9 unmounted with dead letters, 70 anything else.
-`relayfile writeback` has exit codes of its own: see its --help.";
+`relayfile writeback` and `relayfile watch` have exit codes of their own: see
+their --help.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Takes the options of relayfile-mount and makes the checks that it makes, all of
@@ -222,6 +224,8 @@ pub enum Command {
     Unmount(Unmount),
     /// What waits for the remote, what it refused, and what to do with it
     Writeback(super::writeback::args::Writeback),
+    /// Tell every change of a mount as it happens
+    Watch(super::watch::Watch),
     /// Run the embedded relayfile server on its own
     Serve(Serve),
     /// Print a completion script for a shell

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use crate::changes::Changes;
 use crate::config::Identity;
 use crate::deadletter::{Letter, rfc3339 as time_ms};
 use crate::events::{FeedState, Follower};
@@ -209,6 +210,10 @@ impl Operator for Board {
         let outcome = self.workspace.discard(op_id);
         log::info!("{op_id}: discard: {outcome:?}");
         outcome
+    }
+
+    fn changes(&self) -> Arc<Changes> {
+        Arc::clone(self.workspace.changes())
     }
 
     fn flush(&self) -> FsResult<u64> {

@@ -88,6 +88,9 @@ impl Operator for Fake {
     fn flush(&self) -> FsResult<u64> {
         Ok(0)
     }
+    fn changes(&self) -> Arc<crate::changes::Changes> {
+        Arc::default()
+    }
 }
 
 fn relay() -> (Arc<Fake>, RelayDir) {

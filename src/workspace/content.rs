@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::changes::Event;
 use crate::failpoint;
 use crate::ids::Ino;
 use crate::journal::ContentState;
@@ -242,6 +243,7 @@ impl Workspace {
         }
         failpoint::hit("flush");
         let stamp = working.stamp()?;
+        let event = if f.stamp.is_none() && f.version.is_none() { Event::Created } else { Event::Updated };
         f.stamp = Some(stamp);
         f.content = ContentState::Dirty;
         f.unsaved = false;
@@ -249,6 +251,9 @@ impl Workspace {
         let mut batch = Batch::default();
         batch.put_node(&tree, ino);
         self.present(&mut tree, &mut batch, ino);
+        if self.changes.is_watched() {
+            tree.paths(ino).iter().for_each(|path| self.tell_local(&mut batch, event, path));
+        }
         if power {
             batch.survive_power_loss();
         }

@@ -42,6 +42,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
+use crate::changes::Changes;
 use crate::ids::Ino;
 use crate::journal::{ContentState, Journal};
 use crate::path::RemotePath;
@@ -94,6 +95,7 @@ pub struct Workspace {
     fresh: Mutex<(usize, HashSet<RemotePath>)>,
     /// Held while a letter is retried or discarded, commit included: one at a time.
     letters: Mutex<()>,
+    changes: Arc<Changes>,
     /// Somebody was refused for what the token says; it is logged once.
     refusal_said: AtomicBool,
 }
@@ -149,6 +151,7 @@ impl Workspace {
             hidden: Mutex::new(hidden),
             fresh: Mutex::default(),
             letters: Mutex::default(),
+            changes: Arc::default(),
             refusal_said: AtomicBool::new(false),
         };
         ws.recover()?;
@@ -170,6 +173,11 @@ impl Workspace {
 
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Where what changes here is told.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// Bytes of files with local changes that are not at the remote.

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::changes::Event;
 use crate::ids::Ino;
 use crate::journal::{ContentState, PathRule};
 
@@ -102,6 +103,9 @@ impl Workspace {
                 f.stamp = Some(stamp);
             }
             self.present(&mut tree, &mut batch, ino);
+            if let Some(path) = tree.path_of_name(parent, name) {
+                self.tell_local(&mut batch, Event::Created, &path);
+            }
         }
         batch.put_node(&tree, ino);
         self.created(tree, batch, ino)
@@ -162,6 +166,7 @@ impl Workspace {
         if tree.get(ino).is_some_and(|n| n.kind == Kind::File)
             && let Some(path) = tree.path_of_name(parent, name)
         {
+            self.tell_local(&mut batch, Event::Created, &path);
             batch.present(&mut tree, self.rule(path), ino);
         }
         self.created(tree, batch, ino)
@@ -213,6 +218,7 @@ impl Workspace {
         self.drop_name(&mut tree, &mut batch, parent, name);
         Self::touch_dir(&mut tree, &mut batch, parent);
         if let (Kind::File, Some(path)) = (kind, path) {
+            self.tell_local(&mut batch, Event::Deleted, &path);
             batch.gone(&mut tree, self.rule(path));
         }
         let pending = self.submit(batch);
@@ -312,6 +318,14 @@ impl Workspace {
             if let (true, false, Some(path)) = (replaced_file, moved_file, replaced_path) {
                 batch.gone(&mut tree, self.rule(path)); // a symlink or fifo took the place of a file
             }
+        }
+        let is_told = |ino: Ino| tree.get(ino).is_some_and(|n| matches!(n.kind, Kind::File | Kind::Dir));
+        let (old, new) = (tree.path_of_name(parent, name), tree.path_of_name(new_parent, new_name));
+        if is_told(source) {
+            self.tell_rename(&mut batch, old.clone(), new.clone(), replaced_file);
+        }
+        if mode == RenameMode::Exchange && target.is_some_and(is_told) {
+            self.tell_rename(&mut batch, new, old, true);
         }
         let pending = self.submit(batch);
         drop(tree);

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 
+use crate::changes::Event;
 use crate::ids::Ino;
 use crate::journal::{ContentState, Echo, Version};
 use crate::path::RemotePath;
@@ -108,6 +109,7 @@ impl Workspace {
                 batch.applied(op, revision.map(|revision| Version { revision, hash: event.hash }));
             }
             if latest.get(path) == Some(&event.id.as_str()) {
+                batch.cause = Some(event.correlation_id.clone());
                 self.apply_event(&mut tree, &mut batch, &mut news, path, event)?;
             }
         }
@@ -225,6 +227,7 @@ impl Workspace {
         let (mut batch, mut news) = (Batch::default(), Vec::new());
         for (parent, name) in links {
             if let Some(path) = tree.path_of_name(parent, &name) {
+                self.tell_remote(&mut batch, Event::Deleted, &path, None);
                 batch.gone(&mut tree, self.rule(path));
             }
             self.remove_name(&mut tree, &mut batch, parent, &name, ino);
@@ -336,6 +339,7 @@ impl Workspace {
                 batch.put_node(tree, ino);
                 batch.put_name(parent, name, ino);
                 batch.put_remote(path, &seen.version, None);
+                self.tell_remote(batch, Event::Created, path, Some(&seen.version.revision));
                 self.announce(tree, news, parent, name);
                 Some(ino)
             }
@@ -393,6 +397,7 @@ impl Workspace {
                 return None;
             }
         }
+        self.tell_remote(batch, Event::Updated, seen.path, Some(&seen.version.revision));
         if node.opens > 0 || node.links.len() > 1 {
             // An open handle keeps the version that it opened; the name means a new inode, as after a rename over it.
             let (mode, uid, gid) = (node.mode, node.uid, node.gid);
@@ -445,6 +450,7 @@ impl Workspace {
             return;
         }
         batch.delete_remote(path);
+        self.tell_remote(batch, Event::Deleted, path, None);
         self.remove_name(tree, batch, parent, OsStr::new(name), ino);
         news.push(Invalidation::Entry { parent, name: name.into() });
         news.push(Invalidation::Attributes(parent));
