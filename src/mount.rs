@@ -56,6 +56,7 @@ impl Mount {
             settle: config.settle,
             workers: config.workers,
             max_attempts: config.max_attempts,
+            local_only: Some(config.local_only.clone()),
         };
         let mut engine = Engine::open(parts, remote.into(), lease)?;
         let mount_options = fs::MountOptions {

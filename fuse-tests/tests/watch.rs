@@ -63,7 +63,11 @@ impl Watch {
     #[track_caller]
     fn expect(&self, event: &str, origin: &str, path: &str) -> Value {
         let change = self.next();
-        assert_eq!((&change["event"], &change["origin"], &change["path"]), (&event.into(), &origin.into(), &path.into()), "{change}");
+        assert_eq!(
+            (&change["event"], &change["origin"], &change["path"]),
+            (&event.into(), &origin.into(), &path.into()),
+            "{change}"
+        );
         change
     }
 

@@ -142,6 +142,11 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", help_heading = "Writeback")]
     settle: Option<Span>,
 
+    /// Paths that stay on this machine, a pattern as in .gitignore; may be repeated. Beside it counts .relayignore in the
+    /// root of the mount [env: RELAYFILE_LOCAL_ONLY, with commas between]
+    #[arg(long, value_name = "PATTERN", help_heading = "Writeback")]
+    local_only: Vec<String>,
+
     /// Uploads at a time, 1 to 64 [env: RELAYFILE_MOUNT_WORKERS] [default: 4]
     #[arg(long, value_name = "N", help_heading = "Writeback", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
@@ -189,6 +194,7 @@ impl Settings {
                 drain_timeout: self.drain_timeout,
                 workers: self.workers,
                 max_attempts: self.max_attempts,
+                local_only: Some(self.local_only).filter(|patterns| !patterns.is_empty()),
                 allow_other: switch(self.allow_other),
                 allow_nonempty: switch(self.allow_nonempty),
                 read_only: switch(self.read_only),
@@ -321,7 +327,10 @@ mod tests {
         for (flag, variable) in crate::config::ENV {
             let arg = command.get_arguments().find(|a| a.get_long() == Some(flag)).unwrap_or_else(|| panic!("no --{flag}"));
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains(&format!("[env: {variable}]")), "--{flag} does not name {variable}: {help}");
+            assert!(
+                help.contains(&format!("[env: {variable}]")) || help.contains(&format!("[env: {variable},")),
+                "--{flag} does not name {variable}: {help}"
+            );
         }
     }
 

@@ -30,7 +30,7 @@ more, corrected, or retry the letter. When somebody else has changed the file me
 the file shows the other version and yours is in the letter's .payload: bring the two together and
 save, or put yours on top with --force. What the remote has deleted still shows your version.
 
-  getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local-only
+  getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local
   relayfile writeback status|list|show|retry|discard|flush    the same from outside, with exit codes
   relayfile mounts                         every mount of this machine, with what waits in each
   relayfile unmount DIR                    uploads what waits, unmounts, says what is left

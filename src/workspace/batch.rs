@@ -9,6 +9,7 @@ use crate::changes::{Change, Event, Origin};
 use crate::ids::{Ino, OpId, Revision};
 use crate::journal::{Durability, NodeRow, PathRule, Retried, Ticket, Tx, Version, now_ms};
 use crate::path::RemotePath;
+use crate::policy::IGNORE_FILE;
 
 use super::tree::Tree;
 use super::{FsResult, Workspace};
@@ -236,6 +237,9 @@ impl Workspace {
     pub(super) fn finish(&self, pending: Pending) -> FsResult<()> {
         pending.ticket.wait()?;
         pending.told.lock().drain(..).for_each(|change| self.changes.tell(change));
+        if pending.marks.iter().any(|(path, _)| path.as_str() == IGNORE_FILE) {
+            self.rules_changed();
+        }
         if pending.marks.is_empty() {
             return Ok(());
         }

@@ -248,6 +248,7 @@ impl Workspace {
         f.content = ContentState::Dirty;
         f.unsaved = false;
         node.size = stamp.size;
+        let is_rules = node.links.iter().any(|(dir, name)| super::rules::is_file(*dir, name));
         let mut batch = Batch::default();
         batch.put_node(&tree, ino);
         self.present(&mut tree, &mut batch, ino);
@@ -262,7 +263,12 @@ impl Workspace {
         let done = self.finish(pending);
         failpoint::hit("flushed");
         match &done {
-            Ok(()) => working.note_commit(writes),
+            Ok(()) => {
+                working.note_commit(writes);
+                if is_rules {
+                    self.rules_changed();
+                }
+            }
             Err(e) => {
                 log::error!("a save of inode {ino} was not recorded: {e}");
                 if let Some(f) = self.tree.write().get_mut(ino).and_then(Node::file_mut) {

@@ -9,7 +9,7 @@
 //! order. Then the lock is dropped and the commit awaited. So the journal sees changes in the order in which the tree saw
 //! them, and no lock is held while a commit runs.
 //!
-//! Lock order: `letters`, `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
+//! Lock order: `letters`, `rules`, `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
 //! `unlink` in the state directory (microseconds), never across the journal, the network or a notification to the kernel.
 
 mod batch;
@@ -22,6 +22,7 @@ mod namespace;
 mod permission;
 mod recover;
 mod remote_changes;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -30,6 +31,7 @@ mod upload;
 mod xattr;
 
 pub use error::{FsError, FsResult, Need};
+pub use rules::{META_FILE, META_OPTIONS};
 pub use types::*;
 
 use std::collections::{HashMap, HashSet};
@@ -69,6 +71,8 @@ pub struct Options {
     pub gid: u32,
     /// How long a path must stand still before it is uploaded.
     pub settle: Duration,
+    /// Patterns of paths that stay on this machine; `None`: those of the last run.
+    pub local_only: Option<Vec<String>>,
 }
 
 /// See the module.
@@ -78,6 +82,8 @@ pub struct Workspace {
     store: Store,
     remote: Arc<dyn Remote>,
     policy: Policy,
+    /// What of the rules file is in force.
+    rules: Mutex<rules::InForce>,
     options: Options,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     dirs: Mutex<HashMap<u64, Arc<Vec<DirItem>>>>,
@@ -134,12 +140,14 @@ impl Workspace {
         let tree = Tree::from_journal(journal.load()?, root);
         let known = journal.meta("tree_known")?.is_some();
         let hidden = journal.meta("hidden")?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+        let policy = rules::last_known(&journal, options.local_only.as_deref())?;
         let ws = Workspace {
             tree: RwLock::new(tree),
             journal,
             store,
             remote,
-            policy: Policy::default(),
+            policy,
+            rules: Mutex::default(),
             options,
             handles: RwLock::default(),
             dirs: Mutex::default(),
@@ -155,6 +163,7 @@ impl Workspace {
             refusal_said: AtomicBool::new(false),
         };
         ws.recover()?;
+        ws.take_up_rules()?;
         Ok(ws)
     }
 

@@ -60,7 +60,7 @@ impl Workspace {
         self.finish(pending)?;
         self.known.store(true, std::sync::atomic::Ordering::Release);
         news.into_iter().for_each(|n| self.notify(n));
-        Ok(())
+        self.refresh_rules()
     }
 
     /// Applies one page; returns the inodes that it confirmed.
@@ -120,7 +120,8 @@ impl Workspace {
         let pending = self.submit(batch);
         drop(tree);
         news.into_iter().for_each(|n| self.notify(n));
-        self.finish(pending)
+        self.finish(pending)?;
+        self.refresh_rules()
     }
 
     fn apply_event(
@@ -151,6 +152,7 @@ impl Workspace {
 
     /// Asks the remote about the paths whose local work has ended while something else was heard of them.
     pub fn refresh_noted(&self) -> FsResult<()> {
+        self.refresh_rules()?;
         let mut paths = self.tree.write().take_to_refresh();
         while let Some(path) = paths.pop() {
             if let Err(e) = self.refresh(&path) {
@@ -387,7 +389,7 @@ impl Workspace {
                 self.hide(seen.path.as_str(), &"it is a file and a directory at once; the directory is shown");
                 return None;
             }
-            Body::File(_) if self.policy.is_local_only(seen.path.as_str()) => {
+            Body::File(f) if f.version.is_none() && self.policy.is_local_only(seen.path.as_str()) => {
                 self.hide(seen.path.as_str(), &"a local-only file has its name");
                 return None;
             }

@@ -44,7 +44,7 @@ impl Workspace {
             "state" => Some(match operation()? {
                 Some(o) if o.state == OpState::Dead && o.last_code.as_deref() == Some("conflict") => "conflict".to_owned(),
                 Some(o) => o.state.as_str().to_owned(),
-                None if self.policy.is_local_only(path.as_str()) && version.is_none() => "local-only".to_owned(),
+                None if self.policy.is_local_only(path.as_str()) && version.is_none() => "local".to_owned(),
                 None => "synced".to_owned(),
             }),
             _ => None,
