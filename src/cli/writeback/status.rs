@@ -175,7 +175,7 @@ pub fn list(o: &args::List) -> Result<Exit, Problem> {
     Ok(Exit::Healthy)
 }
 
-/// The files that no upload will ever take along.
+/// The files that no upload will take along.
 fn local_files(view: &View, as_json: bool) -> Result<Exit, Problem> {
     let files = view.held_back()?;
     if as_json {
@@ -183,8 +183,13 @@ fn local_files(view: &View, as_json: bool) -> Result<Exit, Problem> {
     } else if files.is_empty() {
         out(format_args!("nothing"));
     } else {
-        let cells: Vec<Vec<String>> =
-            files.iter().map(|f| vec![f.size.to_string(), f.source.into(), plain(&f.rule), plain(&f.path)]).collect();
+        let cells: Vec<Vec<String>> = files
+            .iter()
+            .map(|f| {
+                let (rule, source) = (f.rule.as_deref().unwrap_or("none any more"), f.source.unwrap_or("-"));
+                vec![f.size.to_string(), source.into(), plain(rule), plain(&f.path)]
+            })
+            .collect();
         table::print(&["BYTES", "SOURCE", "RULE", "PATH"], &cells);
     }
     Ok(Exit::Healthy)

@@ -1,7 +1,7 @@
 //! How a state stands, read from outside: from the journal where there is one, else from `state.json` and `dead-letter/`.
 //! Nothing is changed, nothing is asked of the remote, and no credentials are needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -77,9 +77,10 @@ pub struct LocalRow {
     /// Where it would be at the remote.
     pub path: String,
     pub state: &'static str,
-    pub rule: String,
+    /// `None`: no rule holds it back any more, and its next save is uploaded.
+    pub rule: Option<String>,
     /// `built-in`, `--local-only` or `.relayignore`.
-    pub source: &'static str,
+    pub source: Option<&'static str>,
     /// Bytes.
     pub size: u64,
 }
@@ -311,14 +312,16 @@ impl View {
         // Options that a newer version wrote and this one does not understand hold nothing back here.
         let policy = Policy::new(&options, &file).or_else(|_| Policy::new(&[], &file)).unwrap_or_default();
         let files = look.files_only_here().map_err(journal_problem)?;
+        let underway: HashSet<&str> = self.open.iter().chain(&self.letters).map(|op| op.path.as_str()).collect();
         let rows = files.into_iter().filter_map(|(path, size)| {
             let row = |path: String, rule, source| LocalRow { path, state: "local", rule, source, size };
             let Some(inside) = path.to_str().and_then(|p| p.parse::<RemotePath>().ok()) else {
-                return Some(row(path.to_string_lossy().into_owned(), "a name that is not UTF-8".into(), "built-in"));
+                let rule = "a name that is not UTF-8".to_owned();
+                return Some(row(path.to_string_lossy().into_owned(), Some(rule), Some("built-in")));
             };
-            let held = policy.why(inside.as_str())?;
-            let underway = self.open.iter().chain(&self.letters).any(|op| op.path == self.identity.full_path(&inside));
-            (!underway).then(|| row(self.identity.full_path(&inside), held.rule, held.source.as_str()))
+            let (held, full) = (policy.why(inside.as_str()), self.identity.full_path(&inside));
+            let source = held.as_ref().map(|h| h.source.as_str());
+            (!underway.contains(full.as_str())).then(|| row(full, held.map(|h| h.rule), source))
         });
         Ok(rows.collect())
     }
