@@ -12,6 +12,8 @@ pub const ALL: &[&str] = &[
     "rebased",
     "sent",
     "answered",
+    "merged",
+    "set-aside",
     "acknowledged",
     "before-retry-later",
     "retry-later",

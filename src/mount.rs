@@ -20,6 +20,8 @@ use crate::server::{self, ServerConfig, ServerError, ServerHandle};
 /// How often writers that never close are looked at, and how long they must have been quiet to be taken.
 const QUIET_CHECK: Duration = Duration::from_secs(1);
 const QUIET_MS: i64 = 2000;
+/// How often what edits were based on is swept, and how old it must be.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long the kernel may take to let go after a lazy unmount; a file still open then is cut off.
 const KERNEL_GRACE: Duration = Duration::from_secs(2);
 
@@ -81,13 +83,21 @@ impl Mount {
     /// Serves until stopped or unmounted from outside, then drains.
     pub fn wait(self) -> Ended {
         let ended = self.session.ended();
+        let mut swept = Instant::now();
         loop {
             select! {
                 recv(self.stop.1) -> _ => break,
                 recv(ended) -> _ => break,
                 default(QUIET_CHECK) => {
                     self.engine.workspace.commit_quiet_writers(QUIET_MS);
+                    self.engine.workspace.look_at_token();
                     self.session.ttl().set_followed(self.engine.is_followed());
+                    if swept.elapsed() >= SWEEP_EVERY {
+                        swept = Instant::now();
+                        if let Err(e) = self.engine.workspace.sweep_bases(SWEEP_EVERY) {
+                            log::warn!("what edits were based on cannot be swept: {e}");
+                        }
+                    }
                 }
             }
         }

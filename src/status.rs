@@ -16,12 +16,33 @@ use crate::workspace::FsResult;
 pub enum Feed {
     /// Not connected yet.
     Starting,
+    /// Events come as they happen.
+    Streaming,
     /// The event feed is polled.
     Polling,
+    /// The tree is listed again every now and then, because the token may read neither feed nor stream.
+    Listing,
     /// The last request got no answer.
     Offline,
     /// The remote refuses the token.
     Unauthorized,
+}
+
+impl Feed {
+    /// Changes of the remote are heard of, soon enough that the kernel may trust what it was told.
+    pub fn is_followed(self) -> bool {
+        matches!(self, Feed::Streaming | Feed::Polling)
+    }
+}
+
+/// How the mount listens to the remote's event stream. Times are RFC 3339 in UTC.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Listener {
+    /// Why there is no stream, while there is none.
+    pub why_not: Option<String>,
+    pub last_connected_at: Option<String>,
+    pub last_attempt_at: Option<String>,
+    pub next_attempt_at: Option<String>,
 }
 
 /// The state of the whole mount. Times are RFC 3339 in UTC.
@@ -37,6 +58,7 @@ pub struct Status {
     pub started_at: String,
     pub embedded_server: bool,
     pub feed: Feed,
+    pub listener: Listener,
     pub last_event_at: Option<String>,
     pub last_sync_at: Option<String>,
     /// False while the tree is still being learned.
@@ -127,6 +149,10 @@ pub trait StatusSource: Send + Sync {
     /// Every dead letter, oldest first. EIO when the journal cannot be read: no letters is another answer.
     fn letters(&self) -> FsResult<Vec<OpId>>;
     fn letter(&self, op_id: &OpId) -> Option<LetterView>;
+    /// The conflicts whose sides were set aside, oldest first.
+    fn conflicts(&self) -> Vec<OpId>;
+    /// Where the files `base`, `local` and `remote` of a conflict are, as far as there are such.
+    fn conflict(&self, op_id: &OpId) -> Option<PathBuf>;
 }
 
 /// What a person may do with operations, from wherever it is asked.

@@ -286,6 +286,11 @@ impl Server {
         answer(self.request(Method::DELETE, "admin/requests"), StatusCode::OK);
     }
 
+    /// From now on no event stream can be opened: mounts have to poll the feed.
+    pub fn refuse_streams(&self) {
+        self.fault(json!({ "path_prefix": "/fs/ws", "status": 404 }));
+    }
+
     /// Adds a rule to the fault plan: the fields of the server's `Rule`.
     #[track_caller]
     pub fn fault(&self, rule: Value) {

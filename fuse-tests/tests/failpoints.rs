@@ -231,6 +231,48 @@ fn a_letter_that_was_settled_goes_although_the_process_died_over_it() {
 }
 
 #[test]
+fn a_merge_is_done_once_wherever_the_process_dies() {
+    for place in ["merged", "acknowledged"] {
+        let (server, mut mount) = about_to_die(place);
+        server.put("/f", "1\n2\n3\n4\n5\n");
+        mount.start_again();
+        until("the text is here", || content(&mount, "f").starts_with('1'));
+        let writer = fs::OpenOptions::new().write(true).open(mount.at("f")).unwrap();
+        server.put("/f", "1\n2\n3\n4\nfive\n");
+        server.put("/marker", "");
+        until("the mount has heard of it", || mount.at("marker").exists());
+        std::os::unix::fs::FileExt::write_all_at(&writer, b"o", 0).unwrap();
+        drop(writer);
+        rise(&mut mount);
+        mount.wait_clean();
+        let both = "o\n2\n3\n4\nfive\n";
+        assert_eq!(server.text("/f"), both, "{place}");
+        until("the mount shows it", || content(&mount, "f") == both);
+        assert_eq!(server.history("/f").len(), 4, "{place}: {:?}", server.events());
+    }
+}
+
+#[test]
+fn the_sides_of_a_conflict_are_whole_wherever_the_process_dies() {
+    for place in ["set-aside", "buried"] {
+        let (server, mut mount) = about_to_die(place);
+        mount.start_again();
+        let writer = fs::OpenOptions::new().write(true).open(mount.at("f")).unwrap();
+        server.put("/f", "theirs");
+        server.put("/marker", "");
+        until("the mount has heard of it", || mount.at("marker").exists());
+        std::os::unix::fs::FileExt::write_all_at(&writer, b"new", 0).unwrap();
+        drop(writer);
+        rise(&mut mount);
+        mount.wait_number("deadLettered", 1);
+        let letter = mount.letter();
+        let side = |name: &str| fs::read_to_string(mount.at(".relay/conflicts").join(&letter.id).join(name)).unwrap();
+        assert_eq!((side("base"), side("local"), side("remote")), ("old".into(), "new".into(), "theirs".into()), "{place}");
+        assert_eq!(server.text("/f"), "theirs", "{place}");
+    }
+}
+
+#[test]
 fn a_state_file_is_never_half_written() {
     let (server, mut mount) = about_to_die("state-json");
     let before = fs::read(mount.state_dir().join("state.json")).unwrap();

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use fuse_tests::{Mount, Options, Server, sh};
+use serde_json::json;
 
 /// A mounted workspace that has one file, which has been read.
 fn with_file(content: &str) -> (Server, Mount) {
@@ -170,8 +171,10 @@ fn a_write_that_nobody_knew_of_is_never_overwritten() {
     // The mount learns of remote changes after a moment; the revision that its write carries must protect until then.
     let server = Server::start();
     server.put("/f.txt", "base");
+    server.refuse_streams();
     let mount = Mount::with(&server, Options { settle: "0ms", ..Options::default() });
     fs::read(mount.at("f.txt")).unwrap();
+    server.fault(json!({ "path_prefix": "/fs/events", "delay_ms": 3000 }));
     server.put("/f.txt", "theirs");
     fs::write(mount.at("f.txt"), "mine").unwrap();
     mount.wait_synced();

@@ -14,6 +14,8 @@ use crate::logring;
 pub fn start(level: LevelFilter, file: Option<File>) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Warn.min(level)).filter_module("relayfile", level).parse_default_env();
+    // It would write down the request for the event stream, whose address holds the token.
+    builder.filter_module("tungstenite::handshake::client", LevelFilter::Info);
     let file = file.map(Mutex::new);
     builder.format(move |out, record| {
         let at = out.timestamp_millis();

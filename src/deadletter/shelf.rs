@@ -47,7 +47,7 @@ impl Shelf {
         let dir = self.state_dir.join(DIR);
         if !dir.is_dir() {
             if letters.is_empty() {
-                return Ok(());
+                return self.sweep_conflicts(journal);
             }
             crate::preflight::create_private_dir(&dir)?;
         }
@@ -66,6 +66,7 @@ impl Shelf {
             }
             self.shown.remove(&op);
         }
+        self.sweep_conflicts(journal)?;
         let mut result = Ok(());
         for letter in &letters {
             if self.shown.get(&letter.op) != Some(&letter.updated_at) {
@@ -90,6 +91,27 @@ impl Shelf {
             let ended = known.is_some_and(|o| o.state != OpState::Dead);
             if ended && self.may_touch(&op) {
                 remove(&dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what was set aside for conflicts that are none any more.
+    fn sweep_conflicts(&self, journal: &Journal) -> io::Result<()> {
+        let dir = self.state_dir.join("conflicts");
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Some(op) = entry.file_name().to_str().and_then(|n| n.parse::<OpId>().ok()) else { continue };
+            let known = journal.operation(&op).map_err(io::Error::other)?;
+            // One that is still open is being written down, or is about to be.
+            let ended = |o: Operation| matches!(o.state, OpState::Acknowledged | OpState::Superseded | OpState::Discarded);
+            if known.is_none_or(ended) {
+                std::fs::remove_dir_all(entry.path())?;
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::ids::OpId;
 use crate::journal::{Discarded, OpState, Operation, ProviderError, Retried};
 use crate::path::RemotePath;
 use crate::preflight::shell_word;
-use crate::status::{Feed, LETTERS_SHOWN, LastError, LetterView, OperationView, Operator, Status, StatusSource};
+use crate::status::{Feed, LETTERS_SHOWN, LastError, LetterView, Listener, OperationView, Operator, Status, StatusSource};
 use crate::workspace::{FsResult, Workspace};
 use crate::writeback::{CircuitState, Writeback};
 
@@ -54,8 +54,7 @@ impl Board {
     }
 
     fn feed(&self) -> FeedState {
-        let starting = FeedState { feed: Feed::Starting, why: None, last_event_at: None, last_sync_at: None };
-        self.threads.get().map_or(starting, |(_, f)| f.state())
+        self.threads.get().map_or_else(FeedState::starting, |(_, f)| f.state())
     }
 
     fn view(&self, op: &Operation) -> OperationView {
@@ -98,7 +97,7 @@ impl Board {
                 Some(e) => format!("attempt {} failed: {e}", op.attempts),
                 None => "interrupted; it is resolved with the remote before it is repeated".to_owned(),
             },
-            _ if self.feed().feed != Feed::Polling => match self.feed().why {
+            _ if !matches!(self.feed().feed, Feed::Streaming | Feed::Polling | Feed::Listing) => match self.feed().why {
                 Some(why) => format!("the remote cannot be followed: {why}"),
                 None => "waits until the remote is known to be where it was left".to_owned(),
             },
@@ -143,6 +142,12 @@ impl StatusSource for Board {
             started_at: time(self.started_at),
             embedded_server: self.embedded,
             feed: shown,
+            listener: Listener {
+                why_not: feed.stream.why_not,
+                last_connected_at: feed.stream.last_connected_at.map(time),
+                last_attempt_at: feed.stream.last_attempt_at.map(time),
+                next_attempt_at: feed.stream.next_attempt_at.map(time),
+            },
             last_event_at: feed.last_event_at.map(time),
             last_sync_at: feed.last_sync_at.map(time),
             tree_known: self.workspace.is_known(),
@@ -182,6 +187,16 @@ impl StatusSource for Board {
 
     fn letters(&self) -> FsResult<Vec<OpId>> {
         Ok(self.workspace.journal().dead_letters()?.into_iter().map(|op| op.op).collect())
+    }
+
+    fn conflicts(&self) -> Vec<OpId> {
+        let letters = self.workspace.journal().dead_letters().unwrap_or_default();
+        letters.into_iter().map(|op| op.op).filter(|op| self.workspace.conflict_dir(op).is_some()).collect()
+    }
+
+    fn conflict(&self, op_id: &OpId) -> Option<PathBuf> {
+        let op = self.workspace.journal().operation(op_id).ok().flatten().filter(|op| op.state == OpState::Dead)?;
+        self.workspace.conflict_dir(&op.op)
     }
 
     fn letter(&self, op_id: &OpId) -> Option<LetterView> {

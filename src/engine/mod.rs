@@ -162,7 +162,7 @@ impl Engine {
     }
 
     pub fn is_followed(&self) -> bool {
-        self.threads.as_ref().is_some_and(|t| t.follower.state().feed == crate::status::Feed::Polling)
+        self.threads.as_ref().is_some_and(|t| t.follower.state().feed.is_followed())
     }
 
     fn numbers(&self) -> QueueNumbers {

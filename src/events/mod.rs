@@ -1,26 +1,44 @@
-//! Following the remote: learn the tree once, then poll the event feed.
+//! Following the remote: learn the tree once, then hear of every change.
 //!
 //! The order makes it gapless: the newest event id is taken first, then the tree is listed, then the events after that id
-//! are applied; one whose revision the listing already showed changes nothing. Every poll asks behind the event *before* the
-//! last one that was applied, so that the answer begins with that one, recognised by all that it says. An answer that does
-//! not is a gap (a restarted server, an emptied feed, an unknown cursor, which the server answers with the beginning), and a
-//! gap means listing again and comparing. Uploads wait behind the [`Gate`] until the feed is known to continue.
+//! are applied; one whose revision the listing already showed changes nothing. Every question is asked behind the event
+//! *before* the last one that was applied, so that the answer begins with that one, recognised by all that it says. An answer
+//! that does not is a gap (a restarted server, an emptied feed, an unknown cursor, which the feed answers with the beginning
+//! and the stream with silence), and a gap means listing again and comparing. Uploads wait behind the [`Gate`] until the feed
+//! is known to continue.
+//!
+//! | state | how changes are heard of | until |
+//! |---|---|---|
+//! | streaming | the live stream, as they happen; the feed is asked once a minute whether it knows more | the stream ends or misses something |
+//! | polling | the feed, every second; the stream is tried again with growing pauses | the stream answers |
+//! | listing | a token that may read neither: the tree, every half minute | the stream answers |
+//! | offline | not at all; what is cached stays usable | the feed answers |
+//!
+//! A stream begins behind the event before the last applied one like everything else. When it ends, the feed is asked before
+//! anything else happens: it tells whether the remote is still the one that was followed.
+
+mod live;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use parking_lot::Mutex;
 
-use crate::remote::{ErrorKind, FeedMark, Remote, RemoteEvent};
+use crate::remote::{ErrorKind, FeedMark, Place, Remote, RemoteError, RemoteEvent, Subscription};
 use crate::status::Feed;
 use crate::workspace::{FsError, FsResult, Workspace};
 use crate::writeback::Gate;
 
-/// Between two questions while the remote answers.
+/// Between two questions while the remote answers and there is no stream.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait between two tries while it does not.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Between two listings of a tree that can be followed in no other way.
+const LIST_EVERY: Duration = Duration::from_secs(30);
+/// The pause after a stream that ended, doubled after each that did not come about, and the longest.
+const STREAM_AGAIN: Duration = Duration::from_millis(250);
+const STREAM_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// How the follower stands.
 #[derive(Debug, Clone)]
@@ -31,6 +49,24 @@ pub struct FeedState {
     pub last_event_at: Option<SystemTime>,
     /// When the view was last known to be the remote's.
     pub last_sync_at: Option<SystemTime>,
+    pub stream: StreamState,
+}
+
+/// How the stream stands.
+#[derive(Debug, Clone, Default)]
+pub struct StreamState {
+    /// Why there is none, while there is none.
+    pub why_not: Option<String>,
+    pub last_connected_at: Option<SystemTime>,
+    pub last_attempt_at: Option<SystemTime>,
+    pub next_attempt_at: Option<SystemTime>,
+}
+
+impl FeedState {
+    /// Before anything was asked.
+    pub fn starting() -> FeedState {
+        FeedState { feed: Feed::Starting, why: None, last_event_at: None, last_sync_at: None, stream: StreamState::default() }
+    }
 }
 
 /// The running follower.
@@ -44,14 +80,14 @@ pub struct Follower {
 
 impl Follower {
     pub fn start(workspace: Arc<Workspace>, remote: Arc<dyn Remote>, gate: Arc<Gate>) -> std::io::Result<Follower> {
-        let state = Arc::new(Mutex::new(FeedState { feed: Feed::Starting, why: None, last_event_at: None, last_sync_at: None }));
+        let state = Arc::new(Mutex::new(FeedState::starting()));
         let (stop, stopped) = bounded(1);
         let (poke, poked) = bounded(1);
         let shared = Arc::clone(&state);
         let (alive, ended) = bounded::<()>(0);
         std::thread::Builder::new().name("relayfile-feed".into()).spawn(move || {
             let _alive = alive;
-            Loop { workspace, remote, state: shared, failures: 0, said_forbidden: false, gate }.run(&stopped, &poked);
+            Loop::new(workspace, remote, shared, gate).run(&stopped, &poked);
         })?;
         Ok(Follower { state, stop, poke, ended })
     }
@@ -77,41 +113,47 @@ struct Loop {
     workspace: Arc<Workspace>,
     remote: Arc<dyn Remote>,
     state: Arc<Mutex<FeedState>>,
-    failures: u32,
-    said_forbidden: bool,
     gate: Arc<Gate>,
+    /// Questions in a row that were not answered.
+    failures: u32,
+    /// The token may not read the feed.
+    no_feed: bool,
+    listed_at: Option<Instant>,
+    stream_at: Instant,
+    stream_failures: u32,
 }
 
 impl Loop {
+    fn new(workspace: Arc<Workspace>, remote: Arc<dyn Remote>, state: Arc<Mutex<FeedState>>, gate: Arc<Gate>) -> Loop {
+        Loop {
+            workspace,
+            remote,
+            state,
+            gate,
+            failures: 0,
+            no_feed: false,
+            listed_at: None,
+            stream_at: Instant::now(),
+            stream_failures: 0,
+        }
+    }
+
     fn run(mut self, stopped: &Receiver<()>, poked: &Receiver<()>) {
         loop {
             let wait = match self.step() {
                 Ok(()) => {
-                    self.gate.open();
-                    if self.failures > 0 {
-                        log::info!("the remote's events are followed again");
+                    self.in_step(if self.no_feed { Feed::Listing } else { Feed::Polling });
+                    if self.stream_at <= Instant::now() {
+                        match self.stream(stopped, poked) {
+                            live::End::Stopped => return,
+                            // The feed tells what the stream did not.
+                            live::End::Lost => continue,
+                            live::End::None => {}
+                        }
                     }
-                    self.failures = 0;
-                    let mut s = self.state.lock();
-                    s.feed = Feed::Polling;
-                    s.why = None;
-                    s.last_sync_at = Some(SystemTime::now());
-                    POLL_EVERY
+                    POLL_EVERY.min(self.stream_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(50)))
                 }
-                Err(e) => {
-                    self.gate.failed();
-                    if self.failures == 0 {
-                        log::warn!("the remote cannot be followed, what is cached stays usable: {e}");
-                    }
-                    self.failures = self.failures.saturating_add(1);
-                    let mut s = self.state.lock();
-                    (s.feed, s.why) = match &e {
-                        FsError::Remote(e) if e.kind == ErrorKind::Unauthorized => (Feed::Unauthorized, Some(e.message.clone())),
-                        e => (Feed::Offline, Some(e.to_string())),
-                    };
-                    drop(s);
-                    (POLL_EVERY * 2u32.saturating_pow(self.failures.min(5))).min(RETRY_MAX)
-                }
+                Err(e) => self.out_of_step(&e),
             };
             select_biased! {
                 recv(stopped) -> _ => return,
@@ -119,6 +161,36 @@ impl Loop {
                 default(wait) => {}
             }
         }
+    }
+
+    /// The view is the remote's.
+    fn in_step(&mut self, feed: Feed) {
+        self.gate.open();
+        if self.failures > 0 {
+            log::info!("the remote's events are followed again");
+        }
+        self.failures = 0;
+        let mut s = self.state.lock();
+        s.feed = feed;
+        s.why = None;
+        s.last_sync_at = Some(SystemTime::now());
+    }
+
+    /// The remote could not be asked. Returns how long to wait.
+    fn out_of_step(&mut self, e: &FsError) -> Duration {
+        self.gate.failed();
+        if self.failures == 0 {
+            log::warn!("the remote cannot be followed, what is cached stays usable: {e}");
+        }
+        self.failures = self.failures.saturating_add(1);
+        // When it is back, the stream is asked for at once.
+        self.stream_at = Instant::now();
+        let mut s = self.state.lock();
+        (s.feed, s.why) = match e {
+            FsError::Remote(e) if e.kind == ErrorKind::Unauthorized => (Feed::Unauthorized, Some(e.message.clone())),
+            e => (Feed::Offline, Some(e.to_string())),
+        };
+        (POLL_EVERY * 2u32.saturating_pow(self.failures.min(5))).min(RETRY_MAX)
     }
 
     fn step(&mut self) -> FsResult<()> {
@@ -132,44 +204,52 @@ impl Loop {
                 Err(e) if e.kind == ErrorKind::Forbidden => return self.without_feed(),
                 Err(e) => return Err(e.into()),
             };
+            self.no_feed = false;
             let Some(news) = news_of(&page.events, &mark) else { return self.gap() };
             if news.is_empty() {
                 return self.workspace.refresh_noted();
             }
-            self.apply(&page.events, news)?;
+            self.apply(&mark, news)?;
             if page.next_cursor.is_none() {
                 return self.workspace.refresh_noted();
             }
         }
     }
 
-    /// A token that may not read the feed: what the listing told stands.
+    /// A token that may not read the feed: the stream may tell, of what lies below the mounted directory. Without it the
+    /// tree is listed again every now and then.
     fn without_feed(&mut self) -> FsResult<()> {
-        if !std::mem::replace(&mut self.said_forbidden, true) {
-            log::warn!("the token may not read the event feed: changes of others are not followed");
+        if !std::mem::replace(&mut self.no_feed, true) {
+            log::info!("the token may not read the event feed of the whole workspace");
+        }
+        if self.listed_at.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
+            self.learn()?;
         }
         self.workspace.refresh_noted()
     }
 
-    fn apply(&self, page: &[RemoteEvent], news: &[RemoteEvent]) -> FsResult<()> {
-        let mark = FeedMark {
-            last: page.last().map(RemoteEvent::print),
-            // With one event alone in the page, the one before it is what we asked behind, or nothing.
-            before: page.len().checked_sub(2).map(|i| page[i].id.clone()).or(self.workspace.mark()?.before),
+    /// Applies events behind `mark`, which they follow; with the place behind them in the same transaction.
+    fn apply(&self, mark: &FeedMark, news: &[RemoteEvent]) -> FsResult<()> {
+        let next = FeedMark {
+            last: news.last().map(RemoteEvent::print),
+            before: match news.len().checked_sub(2) {
+                Some(i) => Some(news[i].id.clone()),
+                None => mark.last_id().map(str::to_owned),
+            },
         };
-        self.workspace.apply_events(news, &mark)?;
+        self.workspace.apply_events(news, &next)?;
         self.state.lock().last_event_at = Some(SystemTime::now());
         Ok(())
     }
 
-    fn gap(&self) -> FsResult<()> {
+    fn gap(&mut self) -> FsResult<()> {
         log::warn!("the remote's event feed does not continue where it was; the tree is listed again and compared");
         self.learn()?;
         self.workspace.refresh_noted()
     }
 
-    fn learn(&self) -> FsResult<()> {
-        let started = std::time::Instant::now();
+    fn learn(&mut self) -> FsResult<()> {
+        let started = Instant::now();
         let newest = match self.remote.newest_mark() {
             Ok(newest) => newest,
             // A token without read access to the root may not see the feed, but may list.
@@ -177,6 +257,7 @@ impl Loop {
             Err(e) => return Err(FsError::from(e)),
         };
         self.workspace.learn(&newest)?;
+        self.listed_at = Some(Instant::now());
         log::info!("learned the tree: {} files in {:.2} s", self.workspace.files_known(), started.elapsed().as_secs_f64());
         Ok(())
     }

@@ -33,6 +33,10 @@ fn tell(notifier: &Notifier, change: &Invalidation) {
         // Offset 0 with length 0 means all pages; a negative offset means none, only the attributes.
         Invalidation::Content(ino) => notifier.inval_inode(inode_no(*ino), 0, 0),
         Invalidation::Attributes(ino) => notifier.inval_inode(inode_no(*ino), -1, 0),
+        Invalidation::Told(sender) => {
+            let _ = sender.try_send(());
+            return;
+        }
     };
     match told {
         Ok(()) => {}

@@ -267,14 +267,32 @@ impl Journal {
         })
     }
 
+    /// The hashes of the versions that unfinished operations are based on.
+    pub fn base_hashes(&self) -> Result<Vec<ContentHash>, JournalError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT DISTINCT base_hash FROM operation WHERE state <= 4 AND base_hash IS NOT NULL")?
+                .query_map([], |r| r.get(0))?
+                .collect()
+        })
+    }
+
     /// Nothing local is left to defend at the path.
     pub fn is_idle(&self, path: &RemotePath) -> Result<bool, JournalError> {
         self.read(|db| Tx { db }.is_idle(path))
     }
 
-    /// The operation on its way to the remote whose result the view of a path shows, if there is one.
-    pub fn shown_by(&self, path: &RemotePath) -> Result<Option<Operation>, JournalError> {
-        self.read(|db| Ok(Tx { db }.open_operations(path)?.into_iter().rfind(|o| o.in_view)))
+    /// The operation on its way to the remote whose result the view showed before the content of this letter took its place.
+    /// `None` when there is none, and when a later operation shows by now.
+    pub fn saved_before(&self, letter: &OpId) -> Result<Option<Operation>, JournalError> {
+        self.read(|db| {
+            db.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM operation WHERE seq = (
+                     SELECT max(o.seq) FROM operation l JOIN operation o ON o.path = l.path AND o.state <= 3 AND o.in_view = 1
+                     WHERE l.op_id = ?1 HAVING max(o.seq) < max(l.seq))"
+            ))?
+            .query_row([letter], operation)
+            .optional()
+        })
     }
 
     /// The version that the view of a path is built on.

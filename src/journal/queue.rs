@@ -18,7 +18,7 @@ pub struct Due {
 /// How an event of the remote relates to our own operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Echo {
-    /// The event of a write of ours that is acknowledged.
+    /// The event of a write of ours that is acknowledged, or about to be.
     Ours,
     /// A version that a write of ours was based on: older than what we have.
     Older,
@@ -75,8 +75,11 @@ impl Journal {
         self.read(|db| {
             if let Ok(op) = correlation.parse::<OpId>() {
                 let ours = db
-                    .prepare_cached("SELECT EXISTS(SELECT 1 FROM operation WHERE op_id = ?1 AND state = 5)")?
-                    .query_row([op], |r| r.get(0))?;
+                    .prepare_cached(
+                        "SELECT EXISTS(SELECT 1 FROM operation WHERE op_id = ?1 AND path = ?2
+                             AND (state = 5 OR state <= 3 AND sent = 1 AND in_view = 1))",
+                    )?
+                    .query_row(params![op, path], |r| r.get(0))?;
                 if ours {
                     return Ok(Echo::Ours);
                 }

@@ -275,7 +275,13 @@ impl Tx<'_> {
         match result {
             // The view shows another version than the one that was sent: this one is news for it.
             _ if !op.in_view => self.put_seen(path, result)?,
-            Some(version) => self.put_remote(path, version, content_type)?,
+            Some(version) => {
+                self.put_remote(path, version, content_type)?;
+                // Heard of before, and no news any more.
+                self.db
+                    .prepare_cached("DELETE FROM seen WHERE path = ?1 AND revision = ?2")?
+                    .execute(params![path, version.revision])?;
+            }
             None => self.delete_remote(path)?,
         }
         self.db
@@ -293,21 +299,31 @@ impl Tx<'_> {
         }
         // A letter beside the view is settled by nothing less than a save that was sent: it holds the only copy.
         let was_sent = op.kind == OpKind::Put && (op.sent || accepted.is_some());
-        let superseded = match op.in_view {
-            true => self
-                .db
-                .prepare_cached(
-                    "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4
-                         AND seq < (SELECT seq FROM operation WHERE op_id = ?2) AND (in_view = 1 OR kind = 2 OR ?4)
-                     RETURNING op_id",
-                )?
-                .query_map(params![path, id, at, was_sent], |r| r.get(0))?
-                .collect::<rusqlite::Result<_>>()?,
-            false => Vec::new(),
-        };
+        let superseded = if op.in_view { self.supersede_letters(op, was_sent)? } else { Vec::new() };
         self.db.prepare_cached("DELETE FROM applied WHERE op_id = ?1")?.execute([id])?;
         self.prune()?;
         Ok(Settled { idle: self.is_idle(path)?, superseded })
+    }
+
+    /// in flight → acknowledged, as part of a text that the remote has merged. What waits behind the operation was not made
+    /// from that text, and keeps its base.
+    pub fn acknowledge_merged(&self, op: &Operation, merged: &Version) -> rusqlite::Result<Settled> {
+        let superseded = if op.in_view { self.supersede_letters(op, true)? } else { Vec::new() };
+        let beside = Operation { in_view: false, ..op.clone() };
+        let settled = self.acknowledge(&beside, Some(merged), None, None)?;
+        Ok(Settled { superseded, ..settled })
+    }
+
+    /// Letters of the path that are older than the operation are none any more; those beside the view only if it was sent.
+    fn supersede_letters(&self, op: &Operation, was_sent: bool) -> rusqlite::Result<Vec<OpId>> {
+        self.db
+            .prepare_cached(
+                "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4
+                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2) AND (in_view = 1 OR kind = 2 OR ?4)
+                 RETURNING op_id",
+            )?
+            .query_map(params![op.path, op.op, now_ms(), was_sent], |r| r.get(0))?
+            .collect()
     }
 
     /// Forgets the oldest of what is finished.

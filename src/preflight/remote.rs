@@ -136,6 +136,22 @@ mod tests {
         fn newest_mark(&self) -> Result<crate::remote::FeedMark, RemoteError> {
             self.rest.newest_mark()
         }
+
+        fn subscribe(&self, place: crate::remote::Place<'_>) -> Result<crate::remote::Subscription, RemoteError> {
+            self.rest.subscribe(place)
+        }
+
+        fn merge(
+            &self,
+            path: &RemotePath,
+            base: &Revision,
+            base_text: &str,
+            ours: &str,
+            content_type: &str,
+            op: &OpId,
+        ) -> Result<crate::remote::Merged, RemoteError> {
+            self.rest.merge(path, base, base_text, ours, content_type, op)
+        }
     }
 
     const URL: &str = "https://relay.example";

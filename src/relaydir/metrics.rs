@@ -8,7 +8,7 @@ use crate::status::{Feed, Status};
 type Metric = (&'static str, &'static str, &'static str, u64);
 
 pub fn render_metrics(s: &Status) -> String {
-    let metrics: [Metric; 11] = [
+    let metrics: [Metric; 12] = [
         ("pending_operations", "gauge", "Operations that wait for their first or next attempt.", s.pending),
         ("in_flight_operations", "gauge", "Operations being sent.", s.in_flight),
         ("dead_letters", "gauge", "Operations that the remote has refused for good.", s.dead),
@@ -17,7 +17,8 @@ pub fn render_metrics(s: &Status) -> String {
         ("failed_writebacks_total", "counter", "Refusals since the beginning.", s.failed_writebacks),
         ("files", "gauge", "Files known.", s.files_known),
         ("hidden_names", "gauge", "Names of the remote that cannot be shown.", s.hidden_names),
-        ("followed", "gauge", "1 while the changes of the remote are followed.", u64::from(s.feed == Feed::Polling)),
+        ("followed", "gauge", "1 while the changes of the remote are followed.", u64::from(s.feed.is_followed())),
+        ("streaming", "gauge", "1 while they come as they happen.", u64::from(s.feed == Feed::Streaming)),
         ("token_refused", "gauge", "1 while the remote refuses the token.", u64::from(s.token_refused.is_some())),
         ("store_failed", "gauge", "1 when the journal takes no more writes.", u64::from(s.store_failure.is_some())),
     ];

@@ -9,6 +9,7 @@
 //! .relay/log                  the last lines of the log
 //! .relay/pending/<opId>.json  one file for each save that has not reached the remote
 //! .relay/dead-letter/<opId>.json  <opId>.error.json  <opId>.payload
+//! .relay/conflicts/<opId>/    base, local, remote: what a conflict is made of
 //! .relay/retry/               moving a letter's .json here retries it; removing it from dead-letter/ discards it
 //! ```
 //!
@@ -34,7 +35,7 @@ use crate::workspace::{Attr, DirItem, FsError, FsResult, Kind, Nanos};
 
 pub use metrics::render_metrics;
 pub use node::{DIR, NAME, owns};
-use node::{Node, Part};
+use node::{Node, Part, Side};
 pub use render::{render_operation_json, render_state_json, render_status};
 
 /// The virtual directory.
@@ -173,7 +174,13 @@ impl RelayDir {
     /// The content of a file and the time it shows as changed.
     fn body(&self, node: &Node) -> FsResult<(Vec<u8>, Nanos)> {
         match node {
-            Node::Dir | Node::Pending | Node::DeadLetter | Node::Retry => Err(FsError::Errno(libc::EISDIR)),
+            Node::Dir | Node::Pending | Node::DeadLetter | Node::Retry | Node::Conflicts | Node::Conflict(_) => {
+                Err(FsError::Errno(libc::EISDIR))
+            }
+            Node::Side(op, side) => {
+                let file = self.conflict(op)?.join(side.name());
+                Ok((std::fs::read(&file)?, modified(&file)?))
+            }
             Node::Readme => Ok((render::README.as_bytes().to_vec(), self.since)),
             // What changes all the time would make every repository in the workspace dirty.
             Node::GitIgnore => Ok((b"*\n".to_vec(), self.since)),
@@ -200,7 +207,13 @@ impl RelayDir {
     fn attr(&self, node: &Node) -> FsResult<Attr> {
         match node {
             Node::Dir => Ok(self.top()),
-            Node::Pending | Node::DeadLetter | Node::Retry => Ok(self.shown(node, 0, now())),
+            Node::Pending | Node::DeadLetter | Node::Retry | Node::Conflicts => Ok(self.shown(node, 0, now())),
+            Node::Conflict(op) => Ok(self.shown(node, 0, modified(&self.conflict(op)?)?)),
+            Node::Side(op, side) => {
+                let file = self.conflict(op)?.join(side.name());
+                let size = std::fs::metadata(&file)?.len();
+                Ok(self.shown(node, size, modified(&file)?))
+            }
             // Its size is known without reading it.
             Node::Letter(op, Part::Payload) => {
                 let letter = self.source.letter(op).ok_or(FsError::Errno(libc::ENOENT))?;
@@ -217,8 +230,9 @@ impl RelayDir {
     fn shown(&self, node: &Node, size: u64, changed: Nanos) -> Attr {
         let kind = node.kind();
         let (mode, nlink) = match node {
-            Node::Dir => (0o555, 5),
-            Node::Pending => (0o555, 2),
+            Node::Dir => (0o555, 6),
+            Node::Pending | Node::Conflict(_) => (0o555, 2),
+            Node::Conflicts => (0o555, 2 + self.source.conflicts().len() as u32),
             // The two directories of the gestures; rm(1) asks nobody about a file that its owner could write to.
             Node::DeadLetter | Node::Retry => (0o755, 2),
             Node::Letter(_, Part::Record) => (0o644, 1),
@@ -251,6 +265,11 @@ impl RelayDir {
             }
             Node::DeadLetter => self.source.letters()?.into_iter().flat_map(|op| self.parts(&op)).collect(),
             Node::Retry => Vec::new(),
+            Node::Conflicts => self.source.conflicts().into_iter().map(Node::Conflict).collect(),
+            Node::Conflict(op) => {
+                let dir = self.conflict(op)?;
+                Side::ALL.into_iter().filter(|s| dir.join(s.name()).exists()).map(|s| Node::Side(op.clone(), s)).collect()
+            }
             _ => return Err(FsError::Errno(libc::ENOTDIR)),
         };
         Ok(nodes.iter().map(|n| Child { ino: n.ino(), kind: n.kind(), name: n.name() }).collect())
@@ -258,6 +277,10 @@ impl RelayDir {
 }
 
 impl RelayDir {
+    fn conflict(&self, op: &OpId) -> FsResult<std::path::PathBuf> {
+        self.source.conflict(op).ok_or(FsError::Errno(libc::ENOENT))
+    }
+
     fn parts(&self, op: &OpId) -> Vec<Node> {
         let has_payload = self.source.letter(op).is_some_and(|l| l.payload.is_some());
         let parts = Part::ALL.into_iter().filter(|p| *p != Part::Payload || has_payload);
@@ -295,6 +318,11 @@ impl RelayDir {
             Discarded::AlreadyDone | Discarded::Settled(_) | Discarded::Unknown => Err(FsError::NOT_FOUND),
         }
     }
+}
+
+fn modified(file: &std::path::Path) -> FsResult<Nanos> {
+    let since = std::fs::metadata(file)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)))
 }
 
 fn now() -> Nanos {

@@ -32,8 +32,31 @@ pub(super) enum Node {
     Pending,
     DeadLetter,
     Retry,
+    Conflicts,
     Operation(OpId),
     Letter(OpId, Part),
+    Conflict(OpId),
+    Side(OpId, Side),
+}
+
+/// The files of a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Base,
+    Local,
+    Remote,
+}
+
+impl Side {
+    pub(super) const ALL: [Side; 3] = [Side::Base, Side::Local, Side::Remote];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Side::Base => "base",
+            Side::Local => "local",
+            Side::Remote => "remote",
+        }
+    }
 }
 
 /// The files of a dead letter.
@@ -58,7 +81,7 @@ impl Part {
 
 impl Node {
     /// What is in `.relay`, in the order of a listing.
-    pub(super) const TOP: [Node; 9] = [
+    pub(super) const TOP: [Node; 10] = [
         Node::Readme,
         Node::GitIgnore,
         Node::Status,
@@ -68,6 +91,7 @@ impl Node {
         Node::Pending,
         Node::DeadLetter,
         Node::Retry,
+        Node::Conflicts,
     ];
 
     pub(super) fn ino(&self) -> Ino {
@@ -82,8 +106,11 @@ impl Node {
             Node::Retry => Ino(DIR.0 + 7),
             Node::Metrics => Ino(DIR.0 + 8),
             Node::Log => Ino(DIR.0 + 9),
+            Node::Conflicts => Ino(DIR.0 + 10),
             Node::Operation(op) => Self::hashed("pending", op.as_str()),
             Node::Letter(op, part) => Self::hashed(part.suffix(), op.as_str()),
+            Node::Conflict(op) => Self::hashed("conflict", op.as_str()),
+            Node::Side(op, side) => Self::hashed(side.name(), op.as_str()),
         }
     }
 
@@ -100,7 +127,7 @@ impl Node {
 
     /// True for nodes whose number says nothing: their inode is remembered as long as the kernel knows it.
     pub(super) fn is_remembered(&self) -> bool {
-        matches!(self, Node::Operation(_) | Node::Letter(..))
+        matches!(self, Node::Operation(_) | Node::Letter(..) | Node::Conflict(_) | Node::Side(..))
     }
 
     pub(super) fn parent(&self) -> Ino {
@@ -108,13 +135,15 @@ impl Node {
             Node::Dir => Ino::ROOT,
             Node::Operation(_) => Node::Pending.ino(),
             Node::Letter(..) => Node::DeadLetter.ino(),
+            Node::Conflict(_) => Node::Conflicts.ino(),
+            Node::Side(op, _) => Node::Conflict(op.clone()).ino(),
             _ => DIR,
         }
     }
 
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Node::Dir | Node::Pending | Node::DeadLetter | Node::Retry => Kind::Dir,
+            Node::Dir | Node::Pending | Node::DeadLetter | Node::Retry | Node::Conflicts | Node::Conflict(_) => Kind::Dir,
             _ => Kind::File,
         }
     }
@@ -131,8 +160,11 @@ impl Node {
             Node::Pending => "pending".into(),
             Node::DeadLetter => "dead-letter".into(),
             Node::Retry => "retry".into(),
+            Node::Conflicts => "conflicts".into(),
             Node::Operation(op) => format!("{op}.json").into(),
             Node::Letter(op, part) => format!("{op}{}", part.suffix()).into(),
+            Node::Conflict(op) => op.as_str().into(),
+            Node::Side(_, side) => side.name().into(),
         }
     }
 
@@ -145,6 +177,8 @@ impl Node {
             // An id holds no dot, so at most one suffix fits.
             Node::DeadLetter => Part::ALL.into_iter().find_map(|part| op(part.suffix()).map(|op| Node::Letter(op, part))),
             Node::Retry => None,
+            Node::Conflicts => op("").map(Node::Conflict),
+            Node::Conflict(op) => Side::ALL.into_iter().find(|s| name == s.name()).map(|s| Node::Side(op.clone(), s)),
             _ => return Err(FsError::Errno(libc::ENOTDIR)),
         };
         child.ok_or(FsError::Errno(libc::ENOENT))

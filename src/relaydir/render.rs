@@ -18,6 +18,7 @@ here, and nothing in it is ever uploaded.
   pending/<opId>.json     one file for each save that has not reached the remote yet, and why not
   dead-letter/<opId>.json one for each save that the remote has refused, with its words;
                           .error.json says the same by a schema, .payload holds your bytes
+  conflicts/<opId>/       base, local and remote of a save that met another version
   retry/                  mv .relay/dead-letter/<opId>.json .relay/retry/   sends that save again
                           rm .relay/dead-letter/<opId>.json                 lets it go: the file returns
                           to the remote's version, and disappears if there is none
@@ -26,9 +27,10 @@ What happens when you save a file here: the save is on this disk, safe against a
 close() returns. It is uploaded in the background. While the remote cannot be reached it waits and
 is tried again; you lose nothing, and it survives a restart. When the remote refuses it for good it
 becomes a dead letter: your bytes are kept, and the file still shows your version. Save the file once
-more, corrected, or retry the letter. When somebody else has changed the file meanwhile (conflict),
-the file shows the other version and yours is in the letter's .payload: bring the two together and
-save, or put yours on top with --force. What the remote has deleted still shows your version.
+more, corrected, or retry the letter. When somebody else has changed the file meanwhile, the remote
+merges the two if they are text and touch different lines. Else it is a conflict: the file shows the
+other version, yours is in the letter's .payload and all sides are in conflicts/: bring them together
+and save, or put yours on top with --force. What the remote has deleted still shows your version.
 
   getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local
   relayfile writeback status|list|show|retry|discard|flush    the same from outside, with exit codes
@@ -161,13 +163,19 @@ pub fn render_status(s: &Status) -> String {
 fn feed_line(s: &Status) -> String {
     let how = match s.feed {
         Feed::Starting => "not followed yet",
+        Feed::Streaming => "followed as they happen",
         Feed::Polling => "followed by polling",
+        Feed::Listing => "the tree is listed every half minute, the token may not follow changes",
         Feed::Offline => "not followed, the last request got no answer",
         Feed::Unauthorized => "not followed, the remote refuses the token",
     };
     let event = s.last_event_at.as_deref().map_or("no event yet".into(), |at| format!("last event {at}"));
     let sync = s.last_sync_at.as_deref().map_or("never in step yet".into(), |at| format!("in step at {at}"));
-    format!("{how}; {event}; {sync}")
+    let stream = match (&s.listener.why_not, s.feed) {
+        (Some(why), Feed::Polling | Feed::Listing) => format!(" (no event stream: {})", plain(why)),
+        _ => String::new(),
+    };
+    format!("{how}{stream}; {event}; {sync}")
 }
 
 fn last_error_line(e: &LastError) -> String {
@@ -210,7 +218,7 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
             steps.push(format!("{path} was deleted at the remote, and still shows your version; save it once more, or:"));
             steps.push(format!("  {force}"));
         } else {
-            steps.push(format!("{path} was changed by somebody else; your version is .relay/dead-letter/{id}.payload"));
+            steps.push(format!("{path} was changed by somebody else; your version is .relay/conflicts/{id}/local"));
             steps.push(format!("  bring the two together and save; or put yours on top:  {force}"));
         }
     }
@@ -271,7 +279,7 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
         status: condition.word(),
         summary: condition.sentence(s),
         states: States {
-            stale: s.feed != Feed::Polling || !s.tree_known,
+            stale: !s.feed.is_followed() || !s.tree_known,
             offline: s.feed == Feed::Offline,
             syncing: unsent(s) > 0 || !s.tree_known,
             has_conflicts: s.conflicts > 0,
@@ -301,7 +309,15 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
             files_known: s.files_known,
             hidden_names: s.hidden_names,
         },
-        event_listener: Listener { mode: "polling", status: s.feed, heartbeat_at: s.last_sync_at.as_deref() },
+        event_listener: ListenerJson {
+            mode: if s.feed == Feed::Streaming { "websocket" } else { "polling" },
+            status: s.feed,
+            heartbeat_at: s.last_sync_at.as_deref(),
+            last_connected_at: s.listener.last_connected_at.as_deref(),
+            last_attempt_at: s.listener.last_attempt_at.as_deref(),
+            next_attempt_at: s.listener.next_attempt_at.as_deref(),
+            last_error: s.listener.why_not.as_deref(),
+        },
         base_url: &s.base_url,
         state_dir: &s.state_dir,
         embedded_server: s.embedded_server,
@@ -367,7 +383,7 @@ struct StateJson<'a> {
     providers: Vec<Provider<'a>>,
     store_failure: Option<&'a str>,
     counters: Counters,
-    event_listener: Listener<'a>,
+    event_listener: ListenerJson<'a>,
     base_url: &'a str,
     state_dir: &'a str,
     embedded_server: bool,
@@ -422,10 +438,15 @@ struct Counters {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Listener<'a> {
+struct ListenerJson<'a> {
     mode: &'a str,
     status: Feed,
     heartbeat_at: Option<&'a str>,
+    last_connected_at: Option<&'a str>,
+    last_attempt_at: Option<&'a str>,
+    next_attempt_at: Option<&'a str>,
+    /// Why there is no stream.
+    last_error: Option<&'a str>,
 }
 
 #[derive(Serialize)]

@@ -15,6 +15,7 @@ fn status() -> Status {
         started_at: "2026-01-01T00:00:00Z".into(),
         embedded_server: false,
         feed: Feed::Polling,
+        listener: Default::default(),
         last_event_at: None,
         last_sync_at: Some("2026-01-01T00:00:01Z".into()),
         tree_known: true,
@@ -71,6 +72,12 @@ impl StatusSource for Fake {
     }
     fn letters(&self) -> FsResult<Vec<OpId>> {
         Ok(self.1.lock().keys().cloned().collect())
+    }
+    fn conflicts(&self) -> Vec<OpId> {
+        Vec::new()
+    }
+    fn conflict(&self, _op_id: &OpId) -> Option<std::path::PathBuf> {
+        None
     }
     fn letter(&self, op_id: &OpId) -> Option<LetterView> {
         self.1.lock().get(op_id).cloned()

@@ -138,6 +138,7 @@ impl Inner {
             hash: new.as_ref().map(|(b, _)| ContentHash::of(b)),
             correlation_id: correlation.into(),
             at_ms: Some(1_700_000_000_000 + self.revisions as i64),
+            content: None,
         });
         match new {
             Some((bytes, content_type)) => {
@@ -274,5 +275,21 @@ impl Remote for FakeRemote {
         let inner = self.inner.lock();
         let mut newest = inner.events.iter().rev();
         Ok(FeedMark { last: newest.next().map(RemoteEvent::print), before: newest.next().map(|e| e.id.clone()) })
+    }
+
+    fn subscribe(&self, _place: Place<'_>) -> Result<Subscription, RemoteError> {
+        Err(error(ErrorKind::NotFound, "GET", "/fs/ws", None))
+    }
+
+    fn merge(
+        &self,
+        path: &RemotePath,
+        _base: &Revision,
+        _base_text: &str,
+        _ours: &str,
+        _content_type: &str,
+        _op: &OpId,
+    ) -> Result<Merged, RemoteError> {
+        Err(error(ErrorKind::NotFound, "POST", path.as_str(), None))
     }
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::reply::{Call, ERROR_READ_MAX, Reply};
 use super::token::{Token, TokenError, TokenSource, Tokens};
-use super::wire::{AcceptedBody, EventsBody, FileBody, PutBody, TreeBody, below_root};
+use super::wire::{AcceptedBody, EventsBody, FileBody, Identity, MergeBody, MergedBody, PutBody, TreeBody, below_root};
 use super::*;
 
 /// Entries asked for in one page.
@@ -434,6 +434,11 @@ impl Remote for HttpRemote {
         self.tokens.access()
     }
 
+    fn look_at_token(&self) {
+        // What cannot be read is said where it is needed.
+        let _ = self.tokens.current(false);
+    }
+
     fn may_write(&self, path: &RemotePath) -> bool {
         let access = self.tokens.access();
         if access.writes_everywhere() {
@@ -442,6 +447,60 @@ impl Remote for HttpRemote {
         let full = self.wire(path);
         // A token that has just been renewed must not refuse until the next request has taken it up.
         access.may_write(&full) || self.tokens.current(false).is_ok() && self.tokens.access().may_write(&full)
+    }
+
+    fn subscribe(&self, place: Place<'_>) -> Result<Subscription, RemoteError> {
+        let below = match self.config.remote_root.is_root() {
+            true => "/**".to_owned(),
+            false => format!("{}/**", self.config.remote_root),
+        };
+        let query: Vec<(&str, &str)> = match place {
+            Place::Behind(event) => vec![("cursor", event)],
+            Place::Recent => Vec::new(),
+            Place::BelowRoot(None) => vec![("from", "now"), ("path", &below)],
+            Place::BelowRoot(Some(event)) => vec![("cursor", event), ("path", &below)],
+        };
+        let call = self.call(Method::GET, "/fs/ws", self.url("/fs/ws", &query), None);
+        let open = |fresh| {
+            let none = |why: TokenError| call.error(ErrorKind::Unauthorized, None, "unauthorized", why.to_string());
+            let token = self.tokens.current(fresh).map_err(none)?;
+            let target = live::Target {
+                url: &call.url,
+                token: token.expose(),
+                correlation: &call.correlation,
+                remote_root: self.config.remote_root.clone(),
+                connect_timeout: self.config.connect_timeout.min(call.timeout),
+            };
+            live::open(&target)
+        };
+        open(false).or_else(|e| if e.kind == ErrorKind::Unauthorized { open(true) } else { Err(e) })
+    }
+
+    fn merge(
+        &self,
+        path: &RemotePath,
+        base: &Revision,
+        base_text: &str,
+        ours: &str,
+        content_type: &str,
+        op: &OpId,
+    ) -> Result<Merged, RemoteError> {
+        let url = self.url("/fs/merge", &[("path", &self.wire(path))]);
+        let call = self.call(Method::POST, path.as_str(), url, Some(op));
+        let body = MergeBody {
+            strategy: "three-way-lines-v1",
+            base_revision: base.as_str(),
+            base_content: base_text,
+            content: ours,
+            content_type,
+            content_identity: Identity { kind: "relayfile-mount", key: op.as_str(), ttl_seconds: 7 * 24 * 60 * 60 },
+        };
+        let reply = self.send(&call, |r| r.json(&body))?;
+        let body: MergedBody = reply.json(&call)?;
+        Ok(Merged {
+            revision: Revision::new(&body.target_revision),
+            against: body.merged_against_revision.as_deref().map(Revision::new),
+        })
     }
 }
 

@@ -81,7 +81,29 @@ impl Remote for LateRemote {
         self.0.get().map(|r| r.access()).unwrap_or_default()
     }
 
+    fn look_at_token(&self) {
+        if let Some(remote) = self.0.get() {
+            remote.look_at_token();
+        }
+    }
+
     fn may_write(&self, path: &RemotePath) -> bool {
         self.0.get().is_none_or(|r| r.may_write(path))
+    }
+
+    fn subscribe(&self, place: Place<'_>) -> Result<Subscription, RemoteError> {
+        self.ask("GET", "/fs/ws", |r| r.subscribe(place))
+    }
+
+    fn merge(
+        &self,
+        path: &RemotePath,
+        base: &Revision,
+        base_text: &str,
+        ours: &str,
+        content_type: &str,
+        op: &OpId,
+    ) -> Result<Merged, RemoteError> {
+        self.ask("POST", path.as_str(), |r| r.merge(path, base, base_text, ours, content_type, op))
     }
 }

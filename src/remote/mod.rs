@@ -11,6 +11,7 @@ mod error;
 pub(crate) mod fake;
 mod http;
 mod late;
+mod live;
 mod reply;
 mod token;
 mod wire;
@@ -18,6 +19,7 @@ mod wire;
 pub use error::{ErrorKind, Outcome, RemoteError, classify};
 pub use http::{HttpConfig, HttpConfigError, HttpRemote};
 pub use late::LateRemote;
+pub use live::Subscription;
 pub use token::{Credentials, Token, TokenError, TokenSource};
 
 use std::sync::Arc;
@@ -126,6 +128,15 @@ pub struct RemoteEvent {
     /// The correlation id of the request that caused it; ours carry the operation id.
     pub correlation_id: String,
     pub at_ms: Option<i64>,
+    /// What the file holds, where the event brought it along. Its hash is `hash`, checked.
+    pub content: Option<InlineContent>,
+}
+
+/// The content of a file, as a live event brings it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InlineContent {
+    pub content_type: String,
+    pub bytes: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +158,11 @@ pub struct FeedMark {
 }
 
 impl RemoteEvent {
+    /// Where the event stands in its feed, if the remote numbers it (`evt_7`).
+    pub fn number(&self) -> Option<u64> {
+        number_of(&self.id)
+    }
+
     /// Everything of the event that stays the same when it is read again.
     pub fn print(&self) -> String {
         let path = self.path.as_ref().map_or("", |p| p.as_str());
@@ -155,11 +171,47 @@ impl RemoteEvent {
     }
 }
 
+impl FeedMark {
+    /// The id of the last applied event.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last.as_deref().and_then(|print| print.split(' ').next())
+    }
+
+    /// Its number, if the remote numbers its events.
+    pub fn last_number(&self) -> Option<u64> {
+        self.last_id().and_then(number_of)
+    }
+}
+
+fn number_of(event: &str) -> Option<u64> {
+    event.strip_prefix("evt_")?.parse().ok()
+}
+
+/// What the remote made of two versions of a text and what they have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// The revision of the merged text.
+    pub revision: Revision,
+    /// The version of the remote that ours was merged with.
+    pub against: Option<Revision>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventPage {
     pub events: Vec<RemoteEvent>,
     /// `None` on the last page: remember the id of the last event instead.
     pub next_cursor: Option<String>,
+}
+
+/// Where a stream of events begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// Behind an event: first what was missed, then what happens.
+    Behind(&'a str),
+    /// With the last events that there are: the whole feed, if it is short.
+    Recent,
+    /// What happens from now on below the mounted directory, for a token that may not see the rest.
+    BelowRoot(Option<&'a str>),
 }
 
 /// A relayfile workspace. See the module for the rules of calling.
@@ -202,8 +254,31 @@ pub trait Remote: Send + Sync {
         Arc::default()
     }
 
+    /// Takes up another token, if its file has one by now. Asks nobody; for a remote that is followed without requests.
+    fn look_at_token(&self) {}
+
     /// Whether the token lets this path be written, by its own words. Asks nobody: may be called from a handler.
     fn may_write(&self, _path: &RemotePath) -> bool {
         true
     }
+
+    /// Events as they happen.
+    ///
+    /// The wire answers an unknown place with silence; the first event tells, see [`Place::Behind`].
+    fn subscribe(&self, place: Place<'_>) -> Result<Subscription, RemoteError>;
+
+    /// Lets the remote merge `ours` into what it has, both changed from `base_text`, which is `base`. One write there, or none.
+    /// `op` is sent as the correlation id and as the content identity, so that a repeat gets the first answer.
+    ///
+    /// [`ErrorKind::Conflict`]: both have changed the same lines, or the remote does not know the base any more.
+    /// [`ErrorKind::Rejected`] and [`ErrorKind::NotFound`]: this cannot be merged, or not by this remote.
+    fn merge(
+        &self,
+        path: &RemotePath,
+        base: &Revision,
+        base_text: &str,
+        ours: &str,
+        content_type: &str,
+        op: &OpId,
+    ) -> Result<Merged, RemoteError>;
 }

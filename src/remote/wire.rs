@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Depth, EventKind, EventPage, ListedFile, RemoteEvent, RemoteFile, TreePage};
+use super::{Depth, EventKind, EventPage, InlineContent, ListedFile, RemoteEvent, RemoteFile, TreePage};
 use crate::ids::{ContentHash, Revision};
 use crate::path::{InvalidPath, RemotePath};
 
@@ -224,8 +224,77 @@ impl EventBody {
             hash: self.content_hash.as_deref().and_then(ContentHash::from_hex),
             correlation_id: self.correlation_id.unwrap_or_default(),
             at_ms: self.timestamp.as_deref().and_then(millis),
+            content: None,
         }
     }
+}
+
+/// A frame of the live stream: an event, perhaps with the content of the file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StreamFrame {
+    #[serde(flatten)]
+    event: EventBody,
+    #[serde(default)]
+    inline_content: bool,
+    #[serde(default)]
+    content: String,
+    encoding: Option<String>,
+    content_type: Option<String>,
+}
+
+impl StreamFrame {
+    /// `None` for a frame that is no event. Content without the promised hash is left out: it is fetched when it is needed.
+    pub fn into_event(self, root: &RemotePath) -> Option<RemoteEvent> {
+        if self.event.event_id.is_empty() {
+            return None;
+        }
+        let mut event = self.event.into_event(root);
+        if self.inline_content
+            && let (Some(hash), Some(path)) = (event.hash, &event.path)
+        {
+            let body = FileBody {
+                path: None,
+                revision: String::new(),
+                content_hash: Some(hash.to_string()),
+                content_type: self.content_type,
+                content: self.content,
+                encoding: self.encoding,
+                last_edited_at: None,
+            };
+            match body.into_file(path.clone()) {
+                Ok(file) => event.content = Some(InlineContent { content_type: file.content_type, bytes: file.bytes }),
+                Err(why) => log::warn!("the content of {} in event {} is not used: {why}", path, event.id),
+            }
+        }
+        Some(event)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MergeBody<'a> {
+    pub strategy: &'static str,
+    pub base_revision: &'a str,
+    pub base_content: &'a str,
+    pub content: &'a str,
+    pub content_type: &'a str,
+    pub content_identity: Identity<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Identity<'a> {
+    pub kind: &'static str,
+    pub key: &'a str,
+    pub ttl_seconds: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MergedBody {
+    pub target_revision: String,
+    pub merged_against_revision: Option<String>,
 }
 
 /// The path as the mount names it, below the remote root. `None`: outside of it. The root itself cannot be shown as an entry

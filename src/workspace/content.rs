@@ -114,13 +114,15 @@ impl Workspace {
     fn truncate_now(&self, tree: &mut Tree, ino: Ino, size: u64) -> FsResult<Arc<Working>> {
         let f = tree.get_mut(ino).and_then(Node::file_mut).ok_or(FsError::NOT_FOUND)?;
         let working = if Self::is_local(f.content) {
-            self.working(tree, ino)?
+            let working = self.working(tree, ino)?;
+            working.before_first_change(|| self.keep_base(tree, ino, false));
+            working
         } else {
             let w = Arc::new(Working::new(self.store.create_file(ino)?));
             f.working = Some(Arc::clone(&w));
             w
         };
-        working.file.set_len(size)?;
+        working.file().set_len(size)?;
         working.note_truncation();
         let at = now();
         if let Some(n) = tree.get_mut(ino) {
@@ -170,11 +172,11 @@ impl Workspace {
 
     /// At most `size` bytes; fewer only at the end of the file.
     pub fn read(&self, fh: u64, offset: u64, size: u32) -> FsResult<Vec<u8>> {
-        let h = self.handle(fh)?;
+        let file = self.handle(fh)?.working.file();
         let mut buf = vec![0; size as usize];
         let mut filled = 0;
         while filled < buf.len() {
-            match h.working.file.read_at(&mut buf[filled..], offset + filled as u64) {
+            match file.read_at(&mut buf[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -188,7 +190,8 @@ impl Workspace {
     /// Writes all of `data`. ENOSPC and EDQUOT come from the filesystem of the state directory.
     pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> FsResult<u32> {
         let h = self.writable_handle(fh)?;
-        h.working.file.write_all_at(data, offset)?;
+        self.about_to_change(h.ino, &h.working);
+        h.working.file().write_all_at(data, offset)?;
         h.working.note_write();
         self.grown(h.ino, offset + data.len() as u64);
         Ok(data.len() as u32)
@@ -218,9 +221,9 @@ impl Workspace {
     pub fn fsync(&self, fh: u64, datasync: bool) -> FsResult<()> {
         let h = self.handle(fh)?;
         if datasync {
-            h.working.file.sync_data()?
+            h.working.file().sync_data()?
         } else {
-            h.working.file.sync_all()?
+            h.working.file().sync_all()?
         }
         if !h.writable {
             return self.barrier();
@@ -330,8 +333,9 @@ impl Workspace {
     pub fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> FsResult<()> {
         let h = self.writable_handle(fh)?;
         let (Ok(off), Ok(len)) = (i64::try_from(offset), i64::try_from(length)) else { return errno(libc::EFBIG) };
+        self.about_to_change(h.ino, &h.working);
         // SAFETY: fallocate takes no pointers; the descriptor lives in `h`.
-        if unsafe { libc::fallocate(h.working.file.as_raw_fd(), mode, off, len) } != 0 {
+        if unsafe { libc::fallocate(h.working.file().as_raw_fd(), mode, off, len) } != 0 {
             return Err(std::io::Error::last_os_error().into());
         }
         h.working.note_write();
@@ -347,7 +351,7 @@ impl Workspace {
     pub fn lseek(&self, fh: u64, offset: i64, whence: i32) -> FsResult<i64> {
         let h = self.handle(fh)?;
         // SAFETY: lseek takes no pointers. Moving the shared offset is harmless: all I/O here is positional.
-        match unsafe { libc::lseek(h.working.file.as_raw_fd(), offset, whence) } {
+        match unsafe { libc::lseek(h.working.file().as_raw_fd(), offset, whence) } {
             -1 => Err(std::io::Error::last_os_error().into()),
             at => Ok(at),
         }
@@ -358,9 +362,10 @@ impl Workspace {
         let (from, to) = (self.handle(fh_in)?, self.writable_handle(fh_out)?);
         let (mut src, mut dst) = (off_in as i64, off_out as i64);
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
+        self.about_to_change(to.ino, &to.working);
         // SAFETY: both offsets point to locals that outlive the call; the descriptors live in the handles.
         let n = unsafe {
-            libc::copy_file_range(from.working.file.as_raw_fd(), &mut src, to.working.file.as_raw_fd(), &mut dst, len, 0)
+            libc::copy_file_range(from.working.file().as_raw_fd(), &mut src, to.working.file().as_raw_fd(), &mut dst, len, 0)
         };
         if n < 0 {
             return Err(std::io::Error::last_os_error().into());

@@ -203,7 +203,13 @@ impl Workspace {
     }
 
     /// Makes fetched bytes the working file, unless somebody replaced the content while they were on their way.
-    fn store_fetched(&self, ino: Ino, source: &RemotePath, file: &RemoteFile, asked_for: Option<&Version>) -> FsResult<()> {
+    pub(super) fn store_fetched(
+        &self,
+        ino: Ino,
+        source: &RemotePath,
+        file: &RemoteFile,
+        asked_for: Option<&Version>,
+    ) -> FsResult<()> {
         let staged = self.store.stage(ino, &file.bytes)?;
         let mut tree = self.tree.write();
         let own_path = tree.paths(ino).contains(source);
@@ -223,6 +229,11 @@ impl Workspace {
             return Ok(());
         }
         let stamp = self.store.publish(ino, &staged)?;
+        let grown = f.working.clone();
+        if let Some(working) = &grown {
+            // Readers had the version that this one begins with.
+            working.go_on_with(self.store.open_file(ino)?);
+        }
         let newer = f.version.as_ref().is_none_or(|v| !v.same_as(&version));
         f.content = ContentState::Clean;
         f.version = Some(version.clone());
@@ -243,7 +254,9 @@ impl Workspace {
         }
         let pending = self.submit(batch);
         drop(tree);
-        if size_changed {
+        if grown.is_some() {
+            self.notify(Invalidation::Content(ino));
+        } else if size_changed {
             self.notify(Invalidation::Attributes(ino));
         }
         self.finish(pending)

@@ -4,38 +4,67 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use crate::ids::{Ino, OpId};
+use parking_lot::{Mutex, RwLock};
+
+use crate::ids::{ContentHash, Ino, OpId};
 use crate::journal::{Stamp, now_ms};
 
 /// An open working file, shared by all handles of its inode, so that writers see each other.
 pub(super) struct Working {
-    pub file: File,
+    /// Replaced only by a longer version of the remote that begins with what this one holds.
+    file: RwLock<Arc<File>>,
     /// Counts changes of the content.
     writes: AtomicU64,
     /// The count at the last commit.
     committed: AtomicU64,
     /// The last change was a truncation: a writer is probably about to write.
     truncated: AtomicBool,
+    /// The content has begun to change since it was a version of the remote. Held while that version is kept.
+    changing: Mutex<bool>,
     last_write_ms: AtomicI64,
 }
 
 impl Working {
     pub fn new(file: File) -> Working {
         Working {
-            file,
+            file: RwLock::new(Arc::new(file)),
             writes: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             truncated: AtomicBool::new(false),
+            changing: Mutex::new(false),
             last_write_ms: AtomicI64::new(0),
         }
+    }
+
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file.read())
+    }
+
+    /// From now on every handle reads this file.
+    pub fn go_on_with(&self, file: File) {
+        *self.file.write() = Arc::new(file);
     }
 
     pub fn note_write(&self) {
         self.truncated.store(false, Ordering::Relaxed);
         self.last_write_ms.store(now_ms(), Ordering::Relaxed);
         self.writes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Calls `keep` if nothing has been changed since the content was a version of the remote.
+    pub fn before_first_change(&self, keep: impl FnOnce()) {
+        let mut changing = self.changing.lock();
+        if !std::mem::replace(&mut *changing, true) {
+            keep();
+        }
+    }
+
+    /// The content is a version of the remote.
+    pub fn is_clean_now(&self) {
+        *self.changing.lock() = false;
     }
 
     pub fn note_truncation(&self) {
@@ -66,7 +95,7 @@ impl Working {
     }
 
     pub fn stamp(&self) -> io::Result<Stamp> {
-        stamp_of(&self.file)
+        stamp_of(&self.file())
     }
 }
 
@@ -83,14 +112,25 @@ pub(super) struct Store {
     files: PathBuf,
     payloads: PathBuf,
     trash: PathBuf,
+    bases: PathBuf,
+    conflicts: PathBuf,
+    staged: AtomicU64,
+    bases_kept: AtomicUsize,
 }
 
 impl Store {
     /// Creates the directories where they are missing.
     pub fn open(state_dir: &Path) -> io::Result<Store> {
-        let store =
-            Store { files: state_dir.join("files"), payloads: state_dir.join("payloads"), trash: state_dir.join("trash") };
-        for dir in [&store.files, &store.payloads, &store.trash] {
+        let store = Store {
+            files: state_dir.join("files"),
+            payloads: state_dir.join("payloads"),
+            trash: state_dir.join("trash"),
+            bases: state_dir.join("bases"),
+            conflicts: state_dir.join("conflicts"),
+            staged: AtomicU64::new(0),
+            bases_kept: AtomicUsize::new(0),
+        };
+        for dir in [&store.files, &store.payloads, &store.trash, &store.bases, &store.conflicts] {
             std::fs::create_dir_all(dir)?;
         }
         Ok(store)
@@ -104,6 +144,35 @@ impl Store {
         self.payloads.join(op.as_str())
     }
 
+    pub fn bases_dir(&self) -> &Path {
+        &self.bases
+    }
+
+    pub fn base_path(&self, hash: &ContentHash) -> PathBuf {
+        self.bases.join(hash.to_string())
+    }
+
+    /// How many bases there are, about.
+    pub fn bases_kept(&self) -> usize {
+        self.bases_kept.load(Ordering::Relaxed)
+    }
+
+    pub fn count_base(&self) {
+        self.bases_kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn recount_bases(&self, there_are: usize) {
+        self.bases_kept.store(there_are, Ordering::Relaxed);
+    }
+
+    pub fn conflicts_dir(&self) -> &Path {
+        &self.conflicts
+    }
+
+    pub fn conflict_dir(&self, op: &OpId) -> PathBuf {
+        self.conflicts.join(op.as_str())
+    }
+
     pub fn open_file(&self, ino: Ino) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(self.path(ino))
     }
@@ -115,7 +184,8 @@ impl Store {
 
     /// Writes fetched content beside the working files; [`Store::publish`] makes it the working file.
     pub fn stage(&self, ino: Ino, bytes: &[u8]) -> io::Result<PathBuf> {
-        let path = self.files.join(format!("{ino}.fetch"));
+        // Two may fetch the same file at once, from an event and from a request.
+        let path = self.files.join(format!("{ino}.{}.fetch", self.staged.fetch_add(1, Ordering::Relaxed)));
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all_at(bytes, 0)?;
         Ok(path)

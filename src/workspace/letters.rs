@@ -192,10 +192,11 @@ impl Workspace {
         let untouched = tree.work.get(path).copied() == number && !Self::is_being_written(&tree, path);
         let shows_it = letter.kind == OpKind::Put && letter.in_view;
         if shows_it && untouched {
-            match self.journal.shown_by(path)? {
-                None if self.journal.is_idle(path)? => self.return_to_remote(&mut tree, &mut batch, &mut news, path)?,
-                None => {}
+            match self.journal.saved_before(&letter.op)? {
+                _ if self.journal.is_idle(path)? => self.return_to_remote(&mut tree, &mut batch, &mut news, path)?,
                 Some(op) => self.return_to_save(&mut tree, &mut batch, &mut news, &op)?,
+                // A later save shows.
+                None => {}
             }
         }
         batch.out_of_view(letter.op.clone());
@@ -293,7 +294,7 @@ impl Workspace {
         path: &RemotePath,
         version: Version,
     ) {
-        let seen = super::remote_changes::Seen { path, version, size: None, edited_at_ms: None };
+        let seen = super::remote_changes::Seen { path, version, size: None, edited_at_ms: None, extends: None };
         self.replace_content(tree, batch, news, parent, name, ino, &seen);
     }
 }

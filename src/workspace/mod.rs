@@ -12,6 +12,8 @@
 //! Lock order: `letters`, `rules`, `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
 //! `unlink` in the state directory (microseconds), never across the journal, the network or a notification to the kernel.
 
+mod arrivals;
+mod bases;
 mod batch;
 mod content;
 mod error;
@@ -30,6 +32,7 @@ mod types;
 mod upload;
 mod xattr;
 
+pub use bases::Sides;
 pub use error::{FsError, FsResult, Need};
 pub use rules::{META_FILE, META_OPTIONS};
 pub use types::*;

@@ -181,7 +181,12 @@ impl Workspace {
 
     /// Takes one name of an inode away, in tree and batch. The paths' queues are the caller's business.
     fn drop_name(&self, tree: &mut Tree, batch: &mut Batch, parent: Ino, name: &OsStr) -> Option<Ino> {
-        let ino = tree.detach(parent, name)?;
+        let ino = tree.child(parent, name)?;
+        if tree.get(ino).is_some_and(|n| n.links.len() == 1) {
+            // An editor that writes a new file in the place of this one has made its changes from it.
+            self.keep_base(tree, ino, true);
+        }
+        tree.detach(parent, name);
         batch.delete_name(parent, name);
         let at = now();
         if let Some(n) = tree.get_mut(ino) {

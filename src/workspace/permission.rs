@@ -33,6 +33,11 @@ impl Workspace {
         self.remote.access()
     }
 
+    /// Takes up another token, if there is one by now.
+    pub fn look_at_token(&self) {
+        self.remote.look_at_token();
+    }
+
     /// EACCES when the path would be sent and may not be written.
     pub(super) fn may_write(&self, tree: &Tree, path: &RemotePath) -> FsResult<()> {
         if self.remote.may_write(path) {

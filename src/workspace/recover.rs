@@ -57,6 +57,7 @@ impl Workspace {
         self.finish(pending)?;
         self.recover_letters()?;
         self.forget_settled_work()?;
+        self.sweep_bases(std::time::Duration::ZERO)?;
         self.sweep_payloads()
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Seen<'a> {
     /// `None`: an event, which does not say.
     pub size: Option<SizeHint>,
     pub edited_at_ms: Option<i64>,
+    /// The version that this one begins with, if its content is at hand and does.
+    pub extends: Option<&'a Version>,
 }
 
 impl Workspace {
@@ -78,7 +80,7 @@ impl Workspace {
         for file in &page.files {
             let ListedFile { path, revision, hash, edited_at_ms, .. } = file;
             let version = Version { revision: revision.clone(), hash: *hash };
-            let seen = Seen { path, version, size: Some(file.size_hint()), edited_at_ms: *edited_at_ms };
+            let seen = Seen { path, version, size: Some(file.size_hint()), edited_at_ms: *edited_at_ms, extends: None };
             if self.fresh.lock().1.contains(path) {
                 confirmed.extend(tree.resolve(path)); // written by us since the listing began
                 continue;
@@ -97,11 +99,14 @@ impl Workspace {
         for (path, why) in events.iter().filter(|e| e.kind != EventKind::Deleted).filter_map(|e| e.hidden.as_ref()) {
             self.hide(path, why);
         }
+        // Only the last event of a path in a page says what is there now.
+        let latest: HashMap<&RemotePath, &str> = events.iter().filter_map(|e| Some((e.path.as_ref()?, e.id.as_str()))).collect();
+        let brought: Vec<&RemoteEvent> =
+            events.iter().filter(|e| e.path.as_ref().is_some_and(|p| latest.get(p) == Some(&e.id.as_str()))).collect();
+        let extensions = self.extensions(&brought);
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
         let mut news = Vec::new();
-        // Only the last event of a path in a page says what is there now.
-        let latest: HashMap<&RemotePath, &str> = events.iter().filter_map(|e| Some((e.path.as_ref()?, e.id.as_str()))).collect();
         for event in events {
             let Some(path) = &event.path else { continue };
             if let Ok(op) = event.correlation_id.parse() {
@@ -110,7 +115,7 @@ impl Workspace {
             }
             if latest.get(path) == Some(&event.id.as_str()) {
                 batch.cause = Some(event.correlation_id.clone());
-                self.apply_event(&mut tree, &mut batch, &mut news, path, event)?;
+                self.apply_event(&mut tree, &mut batch, &mut news, path, event, extensions.get(path))?;
             }
         }
         batch.meta("mark", serde_json::to_string(mark).unwrap_or_default());
@@ -121,6 +126,7 @@ impl Workspace {
         drop(tree);
         news.into_iter().for_each(|n| self.notify(n));
         self.finish(pending)?;
+        self.take_along(&brought)?;
         self.refresh_rules()
     }
 
@@ -131,17 +137,20 @@ impl Workspace {
         news: &mut Vec<Invalidation>,
         path: &RemotePath,
         event: &RemoteEvent,
+        extends: Option<&Version>,
     ) -> FsResult<()> {
-        // With work under way the event is noted whatever it is; its end decides.
-        let echo = match tree.has_work(path) {
-            true => Echo::Foreign,
-            false => self.journal.echo(path, event.revision.as_ref(), &event.correlation_id)?,
+        let echo = match self.journal.echo(path, event.revision.as_ref(), &event.correlation_id)? {
+            Echo::Ours => Echo::Ours,
+            // With work under way the event of somebody else is noted whatever it is; its end decides.
+            _ if tree.has_work(path) => Echo::Foreign,
+            echo => echo,
         };
         match (event.kind, &event.revision, echo) {
             (_, _, Echo::Ours | Echo::Older) => {}
             (EventKind::Created | EventKind::Updated, Some(revision), _) => {
                 let version = Version { revision: revision.clone(), hash: event.hash };
-                self.apply_file(tree, batch, news, &Seen { path, version, size: None, edited_at_ms: event.at_ms });
+                let size = event.content.as_ref().map(|c| SizeHint::Exact(c.bytes.len() as u64));
+                self.apply_file(tree, batch, news, &Seen { path, version, size, edited_at_ms: event.at_ms, extends });
             }
             (EventKind::Deleted, _, Echo::Touched) => tree.refresh_later(path),
             (EventKind::Deleted, _, _) => self.apply_deletion(tree, batch, news, path),
@@ -199,7 +208,12 @@ impl Workspace {
             Some(file) => {
                 let version = Version { revision: file.revision.clone(), hash: Some(file.hash) };
                 let size = Some(SizeHint::Exact(file.bytes.len() as u64));
-                self.apply_file(&mut tree, &mut batch, &mut news, &Seen { path, version, size, edited_at_ms: file.edited_at_ms });
+                self.apply_file(
+                    &mut tree,
+                    &mut batch,
+                    &mut news,
+                    &Seen { path, version, size, edited_at_ms: file.edited_at_ms, extends: None },
+                );
             }
             None => self.apply_deletion(&mut tree, &mut batch, &mut news, path),
         }
@@ -400,7 +414,26 @@ impl Workspace {
             }
         }
         self.tell_remote(batch, Event::Updated, seen.path, Some(&seen.version.revision));
-        if node.opens > 0 || node.links.len() > 1 {
+        let single = node.links.len() == 1;
+        let open_at =
+            |f: &FileBody, v: &Version| f.content == ContentState::Clean && f.version.as_ref().is_some_and(|now| now.same_as(v));
+        if single
+            && node.opens > 0
+            && node.writers == 0
+            && let Some(f) = node.file_mut()
+            && seen.extends.is_some_and(|v| open_at(f, v))
+        {
+            // Nothing that a reader has seen changes: it goes on with the longer file, as with a local writer that appends.
+            f.content = ContentState::Remote;
+            f.version = Some(seen.version.clone());
+            f.stamp = None;
+            f.pages_stale = true;
+            self.store.remove_file(ino);
+            batch.put_node(tree, ino);
+            batch.put_remote(seen.path, &seen.version, None);
+            return Some(ino);
+        }
+        if node.opens > 0 || !single {
             // An open handle keeps the version that it opened; the name means a new inode, as after a rename over it.
             let (mode, uid, gid) = (node.mode, node.uid, node.gid);
             let xattrs = node.xattrs.clone();

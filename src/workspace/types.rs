@@ -115,7 +115,7 @@ pub enum RenameMode {
 }
 
 /// A change that did not come from the kernel and that the kernel's caches must learn. Sent to the notifier thread.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Invalidation {
     /// A name was added, removed or now means another inode.
     Entry { parent: Ino, name: OsString },
@@ -123,4 +123,6 @@ pub enum Invalidation {
     Content(Ino),
     /// Attributes only (a directory whose entries changed, a size that became known).
     Attributes(Ino),
+    /// Not a change: the sender wants to know when everything before it has been told.
+    Told(crossbeam_channel::Sender<()>),
 }

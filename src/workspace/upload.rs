@@ -10,6 +10,7 @@ use crate::path::RemotePath;
 use crate::remote::Accepted;
 use crate::writeback::{Contents, Snapshot, SnapshotError};
 
+use super::bases::Sides;
 use super::batch::Batch;
 use super::tree::Node;
 use super::{FsError, Need, Workspace};
@@ -95,6 +96,7 @@ impl Contents for Workspace {
             let unchanged = f.working.as_ref().is_none_or(|w| !w.has_uncommitted()) && !f.unsaved;
             if f.content == ContentState::Dirty && only_path && unchanged && stamp.is_some() && f.stamp == stamp {
                 f.content = ContentState::Clean;
+                f.working.iter().for_each(|w| w.is_clean_now());
             }
             f.version = Some(version.clone());
             if content_type.is_some() {
@@ -125,6 +127,37 @@ impl Contents for Workspace {
             self.path_is_done(op, number);
         }
         Ok(())
+    }
+
+    fn merged(&self, op: &Operation, version: &Version) -> Result<(), JournalError> {
+        let mut tree = self.tree.write();
+        tree.note(&op.path, Some(version.clone()));
+        let number = tree.work.get(&op.path).copied().unwrap_or(0);
+        let slot = std::sync::Arc::new(parking_lot::Mutex::new(None));
+        let (out, done, at_remote) = (std::sync::Arc::clone(&slot), op.clone(), version.clone());
+        let ticket = self.journal.submit(Durability::Process, move |tx| {
+            *out.lock() = Some(tx.acknowledge_merged(&done, &at_remote)?);
+            Ok(())
+        });
+        drop(tree);
+        ticket.wait()?;
+        failpoint::hit("acknowledged");
+        self.store.remove_payload(&op.op);
+        let settled = slot.lock().take().unwrap_or_default();
+        settled.superseded.iter().for_each(|letter| self.store.remove_payload(letter));
+        if settled.idle {
+            // What the file holds is in the merged text, which takes its place as soon as it is fetched.
+            self.tree.write().clear_work(&op.path, number);
+        }
+        Ok(())
+    }
+
+    fn base(&self, hash: &ContentHash) -> Option<Vec<u8>> {
+        self.store.base(hash)
+    }
+
+    fn set_aside(&self, op: &OpId, sides: &Sides<'_>) -> std::io::Result<()> {
+        self.store.set_aside(op, sides)
     }
 
     fn bury(
@@ -180,6 +213,7 @@ impl Workspace {
         let settled = f.working.as_ref().is_none_or(|w| !w.has_uncommitted()) && !f.unsaved;
         if f.content == ContentState::Dirty && f.version.is_some() && settled {
             f.content = ContentState::Clean;
+            f.working.iter().for_each(|w| w.is_clean_now());
             let mut batch = Batch::default();
             batch.put_node(&tree, ino);
             // Not awaited: if it is lost, the next start sees a file with changes that no operation wants, which is harmless.
@@ -195,6 +229,11 @@ impl Workspace {
     /// Where the payload of an operation is, if it has one.
     pub fn payload_path(&self, op: &OpId) -> std::path::PathBuf {
         self.store.payload_path(op)
+    }
+
+    /// Where the sides of a conflict are, if it has been set aside.
+    pub fn conflict_dir(&self, op: &OpId) -> Option<std::path::PathBuf> {
+        Some(self.store.conflict_dir(op)).filter(|dir| dir.is_dir())
     }
 
     /// The content type that the view has for a path, if it knows one.

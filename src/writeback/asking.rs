@@ -7,7 +7,8 @@
 //! | the version that the edit was based on | | not applied: send |
 //! | a version that an earlier operation of ours has written | | rebase on that and send |
 //! | any other version | somebody forced the operation | on top of that: send |
-//! | any other version | | conflict; the remote's version takes the path |
+//! | any other version | both are text, and what they were changed from is known | the remote is asked to merge them |
+//! | any other version | that is not so, or both changed the same lines | conflict; the remote's version takes the path |
 //! | no such file | a delete | acknowledged |
 //! | no such file | a put that creates, or was forced | send |
 //! | no such file | a put of a version | conflict; the local version keeps the path |
@@ -15,7 +16,8 @@
 use crate::failpoint;
 use crate::journal::{Failure, JournalError, Meets, OpKind, Operation, Version};
 use crate::path::RemotePath;
-use crate::remote::{ErrorKind, RemoteError, RemoteFile};
+use crate::remote::{ErrorKind, Outcome, RemoteError, RemoteFile, classify};
+use crate::workspace::Sides;
 
 use super::worker::{Asked, Outgoing, Worker};
 
@@ -38,10 +40,10 @@ impl Worker {
     }
 
     fn found(&self, op: &Operation, out: Option<&Outgoing>, file: RemoteFile) -> Asked {
-        let now = Version { revision: file.revision, hash: Some(file.hash) };
+        let now = Version { revision: file.revision.clone(), hash: Some(file.hash) };
         if let Some(out) = out.filter(|o| Some(o.hash) == now.hash) {
             log::info!("{}: {} was already at the remote as {}", op.op, op.path, now.revision);
-            return Asked::Done(self.contents.acknowledged(op, Some((now, Some(file.content_type))), None, out.stamp));
+            return Asked::Done(self.contents.acknowledged(op, Some((now, Some(file.content_type.clone()))), None, out.stamp));
         }
         if op.force {
             return self.rebased(op, Some(now));
@@ -50,7 +52,7 @@ impl Worker {
             return Asked::Send(Box::new(op.clone()));
         }
         match self.applied(op, out) {
-            Ok(Some(result)) => return Asked::Done(self.overtaken(op, result, Some(&now))),
+            Ok(Some(result)) => return Asked::Done(self.overtaken(op, out, result, Some(&now))),
             Ok(None) => {}
             Err(Refused::Remote(e)) => return Asked::Done(self.failed(op, &e, out)),
             Err(Refused::Journal(e)) => return Asked::Done(Err(e)),
@@ -60,8 +62,52 @@ impl Worker {
             Ok(false) => {}
             Err(e) => return Asked::Done(Err(e)),
         }
+        let base = op.base.as_ref().and_then(|b| b.hash).and_then(|hash| self.contents.base(&hash));
+        if let (Some(out), Some(base)) = (out, &base)
+            && let Some(done) = self.merge(op, out, base, &file)
+        {
+            return Asked::Done(done);
+        }
         let why = format!("the remote has {} now, not the version this edit was based on", now.revision);
+        self.set_aside(op, &Sides { base: base.as_deref(), remote: Some(&file.bytes) });
         Asked::Done(self.conflict(op, &why, &Meets::Version(now), out))
+    }
+
+    /// Lets the remote merge two texts that were changed from one. `None` when that is not to be had: then it is a conflict.
+    fn merge(&self, op: &Operation, out: &Outgoing, base: &[u8], theirs: &RemoteFile) -> Option<Result<(), JournalError>> {
+        let (version, ours) = (op.base.as_ref()?, std::str::from_utf8(&out.bytes).ok()?);
+        let base_text = std::str::from_utf8(base).ok()?;
+        if std::str::from_utf8(&theirs.bytes).is_err() || [base, &out.bytes, &theirs.bytes].iter().any(|b| b.contains(&0)) {
+            return None;
+        }
+        if !op.sent {
+            // A merge is a write: from now on one of this operation may have been applied.
+            let (id, hash, size, kind) = (op.op.clone(), out.hash, out.bytes.len() as u64, out.content_type.clone());
+            if let Err(e) = self.journal.write(move |tx| tx.set_sent(&id, Some((hash, size)), Some(&kind))) {
+                return Some(Err(e));
+            }
+        }
+        let sent = Operation { sent: true, ..op.clone() };
+        match self.remote.merge(&op.path, &version.revision, base_text, ours, &theirs.content_type, &op.op) {
+            Ok(merged) => {
+                failpoint::hit("merged");
+                log::info!("{}: {} was merged with what somebody else has written; now {}", op.op, op.path, merged.revision);
+                Some(self.contents.merged(&sent, &Version { revision: merged.revision, hash: None }))
+            }
+            Err(e) if matches!(classify(e.kind), Outcome::Conflict | Outcome::Permanent) => {
+                log::info!("{}: {} cannot be merged: {}", op.op, op.path, e.message);
+                None
+            }
+            Err(e) => Some(self.failed(&sent, &e, Some(out))),
+        }
+    }
+
+    /// What people need to bring two versions together. A conflict without it is still one.
+    fn set_aside(&self, op: &Operation, sides: &Sides<'_>) {
+        if let Err(e) = self.contents.set_aside(&op.op, sides) {
+            log::warn!("{}: the sides of the conflict of {} cannot be written down: {e}", op.op, op.path);
+        }
+        failpoint::hit("set-aside");
     }
 
     fn found_nothing(&self, op: &Operation, out: Option<&Outgoing>) -> Asked {
@@ -72,12 +118,14 @@ impl Worker {
             (OpKind::Put, _) => {}
         }
         match self.applied(op, out) {
-            Ok(Some(result)) => return Asked::Done(self.overtaken(op, result, None)),
+            Ok(Some(result)) => return Asked::Done(self.overtaken(op, out, result, None)),
             Ok(None) if op.base.is_none() => return Asked::Send(Box::new(op.clone())),
             Ok(None) => {}
             Err(Refused::Remote(e)) => return Asked::Done(self.failed(op, &e, out)),
             Err(Refused::Journal(e)) => return Asked::Done(Err(e)),
         }
+        let base = op.base.as_ref().and_then(|b| b.hash).and_then(|hash| self.contents.base(&hash));
+        self.set_aside(op, &Sides { base: base.as_deref(), remote: None });
         Asked::Done(self.conflict(op, "the file was deleted at the remote", &Meets::Nothing, out))
     }
 
@@ -100,7 +148,19 @@ impl Worker {
     }
 
     /// The operation was applied and its response lost; what the remote has now came after it.
-    fn overtaken(&self, op: &Operation, result: Option<Version>, now: Option<&Version>) -> Result<(), JournalError> {
+    fn overtaken(
+        &self,
+        op: &Operation,
+        out: Option<&Outgoing>,
+        result: Option<Version>,
+        now: Option<&Version>,
+    ) -> Result<(), JournalError> {
+        if let (Some(result), Some(out)) = (&result, out)
+            && result.hash != Some(out.hash)
+        {
+            log::info!("{}: {} was merged with what somebody else has written; now {}", op.op, op.path, result.revision);
+            return self.contents.merged(op, result);
+        }
         log::info!("{}: {} was applied, and has been changed by somebody else since", op.op, op.path);
         self.contents.heard_of(&op.path, now)?;
         self.contents.acknowledged(op, result.map(|version| (version, None)), None, None)

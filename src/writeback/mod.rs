@@ -29,6 +29,7 @@ use crate::ids::{ContentHash, OpId};
 use crate::journal::{Failure, JournalError, Meets, Operation, Stamp, Version};
 use crate::path::RemotePath;
 use crate::remote::{Accepted, RemoteError};
+use crate::workspace::Sides;
 
 /// What an operation would send.
 pub enum Snapshot {
@@ -70,6 +71,16 @@ pub trait Contents: Send + Sync {
         accepted: Option<Accepted>,
         stamp: Option<Stamp>,
     ) -> Result<(), JournalError>;
+
+    /// The remote has merged what the operation wanted with what it had, and has `version` now. What waits behind it keeps
+    /// its base: it knows nothing of what was merged in. The view follows.
+    fn merged(&self, op: &Operation, version: &Version) -> Result<(), JournalError>;
+
+    /// What the remote had when the edit of this base began, if it was kept.
+    fn base(&self, hash: &ContentHash) -> Option<Vec<u8>>;
+
+    /// Writes down the sides of a conflict, for people. The local side is the operation's payload.
+    fn set_aside(&self, op: &OpId, sides: &Sides<'_>) -> std::io::Result<()>;
 
     /// The operation dies: records it, in one transaction with what follows from it. After a delete the remote's file comes
     /// back; after a put the local content stays, unless another version of the remote takes the path.

@@ -342,3 +342,18 @@ fn unflushed_bytes_over_a_removed_file_let_go_leave_it_removed() {
     assert_eq!(second.drain(), 0);
     assert_eq!(remote.content("/b"), None);
 }
+
+#[test]
+fn a_save_made_over_unflushed_bytes_stays_when_they_are_let_go() {
+    let (dir, rig) = rig(&[("/b", b"old")]);
+    let remote = rig.remote.clone();
+    half(&rig, "/b", b"a writer that dies");
+    rig.crash();
+    let second = Rig::start(dir.path(), &remote);
+    let letter = dead(&second)[0].op.clone();
+    second.save("/b", b"saved").unwrap();
+    second.ws.discard(&letter).unwrap();
+    assert_eq!(second.read("/b").unwrap(), b"saved");
+    assert_eq!(second.drain(), 0);
+    assert_eq!(remote.content("/b").unwrap(), b"saved");
+}
