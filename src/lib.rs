@@ -24,11 +24,13 @@
 //! |---|---|
 //! | [`ids`] | [`ids::Ino`], [`ids::OpId`], [`ids::Revision`], [`ids::ContentHash`]: values that cannot be wrong |
 //! | [`path`] | [`path::RemotePath`]: a path that cannot hold `..` |
+//! | [`access`] | what a token allows, by its own words |
 //! | [`remote`] | the [`remote::Remote`] trait, its HTTP implementation, outcome classification |
 //! | [`server`] | the embedded relayfile server |
 //! | [`journal`] | all SQL of a mount: nodes, names, remote snapshot, operations |
 //! | [`workspace`] | the tree, the working files, learning and applying remote changes |
 //! | [`writeback`] | coalescing, dispatcher, upload workers, backoff |
+//! | [`changes`] | what changes, told to whoever watches |
 //! | [`control`] | the socket by which commands ask a live mount for a change |
 //! | [`deadletter`] | the files of dead letters, and those of older tools |
 //! | [`events`] | following the remote's event feed |
@@ -43,6 +45,8 @@
 //! | [`failpoint`] | named places at which a test lets the process die |
 //! | [`cli`] | the command lines of both binaries |
 
+pub mod access;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -58,6 +58,7 @@ impl Mount {
             settle: config.settle,
             workers: config.workers,
             max_attempts: config.max_attempts,
+            local_only: Some(config.local_only.clone()),
         };
         let mut engine = Engine::open(parts, remote.into(), lease)?;
         let mount_options = fs::MountOptions {
@@ -90,6 +91,7 @@ impl Mount {
                 recv(ended) -> _ => break,
                 default(QUIET_CHECK) => {
                     self.engine.workspace.commit_quiet_writers(QUIET_MS);
+                    self.engine.workspace.look_at_token();
                     self.session.ttl().set_followed(self.engine.is_followed());
                     if swept.elapsed() >= SWEEP_EVERY {
                         swept = Instant::now();

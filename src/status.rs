@@ -1,9 +1,11 @@
 //! How the mount stands: one value, collected once, shown as text, as JSON and (later) as metrics.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::changes::Changes;
 use crate::ids::OpId;
 use crate::journal::{Discarded, Retried};
 use crate::workspace::FsResult;
@@ -78,6 +80,10 @@ pub struct Status {
     pub letters: Vec<LastError>,
     /// The most recent refusal of each provider.
     pub provider_errors: Vec<(String, LastError)>,
+    /// What the token does not allow here, by its own scopes; `None` when it allows everything.
+    pub limits: Option<String>,
+    /// No file here may be written.
+    pub read_only: bool,
     /// Why the remote refuses the token, while it does.
     pub token_refused: Option<String>,
     /// Set when the journal can take no more writes: what failed.
@@ -155,4 +161,6 @@ pub trait Operator: StatusSource {
     fn discard(&self, op_id: &OpId) -> FsResult<Discarded>;
     /// Everything that waits for its settle window is due now. Returns how many operations are open.
     fn flush(&self) -> FsResult<u64>;
+    /// Where what changes is told.
+    fn changes(&self) -> Arc<Changes>;
 }

@@ -99,6 +99,27 @@ impl Server {
         self.dir.path().join("token")
     }
 
+    /// A token of an agent that holds these scopes.
+    #[track_caller]
+    pub fn token_for(&self, agent: &str, scopes: &[&str]) -> String {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
+        let claims = json!({
+            "workspace_id": WORKSPACE, "agent_name": agent, "scopes": scopes, "exp": now + 3600, "aud": "relayfile",
+        });
+        let secret = read(&self.dir.path().join("jwt-secret"));
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.trim().as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a signed token")
+    }
+
+    /// Writes a file whose permissions decide who may touch it.
+    #[track_caller]
+    pub fn put_with_permissions(&self, path: &str, content: &str, permissions: &[&str]) {
+        let mut body = encoded(content.as_bytes());
+        body["semantics"] = json!({ "permissions": permissions });
+        let request = self.workspace(Method::PUT, "fs/file").query(&[("path", path)]).header("If-Match", "*").json(&body);
+        answer(request, StatusCode::ACCEPTED);
+    }
+
     /// Ends the server in order; connections are refused from now on.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -62,6 +62,20 @@ pub fn chown(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     std::os::unix::fs::chown(path, Some(uid), Some(gid))
 }
 
+/// truncate(2).
+pub fn truncate(path: &Path, length: i64) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: the string ends with NUL and outlives the call.
+    done(unsafe { libc::truncate(path.as_ptr(), length) })
+}
+
+/// mknod(2) of a regular file.
+pub fn make_file(path: &Path) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: the string ends with NUL and outlives the call.
+    done(unsafe { libc::mknod(path.as_ptr(), libc::S_IFREG | 0o644, 0) })
+}
+
 pub fn make_fifo(path: &Path) -> io::Result<()> {
     let path = c_path(path);
     // SAFETY: the string ends with NUL and outlives the call.

@@ -33,13 +33,15 @@ Examples:
   relayfile doctor ~/ws          why does it not mount?
   relayfile mounts               what is mounted, and how many saves wait
   relayfile writeback status     what waits, what the remote refused
+  relayfile watch ~/ws           every change, as it happens
   relayfile unmount ~/ws         0: all is at the remote; 8: saves are queued
   relayfile serve --data-dir /srv/relayfile --listen 127.0.0.1:8080
 
 Exit codes: 0 done, 1 doctor found a problem, 2 usage, 3 mountpoint, 4 FUSE,
 5 state directory or lease, 6 remote or token, 7 configuration, 8 unmounted
 with saves still queued, 9 unmounted with dead letters, 70 anything else.
-`relayfile writeback` has exit codes of its own: see its --help.";
+`relayfile writeback` and `relayfile watch` have exit codes of their own: see
+their --help.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Takes the options of relayfile-mount and makes the checks that it makes, all of
@@ -144,6 +146,11 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", help_heading = "Writeback")]
     settle: Option<Span>,
 
+    /// Paths that stay on this machine, a pattern as in .gitignore; may be repeated. Beside it counts .relayignore in the
+    /// root of the mount [env: RELAYFILE_LOCAL_ONLY, with commas between]
+    #[arg(long, value_name = "PATTERN", help_heading = "Writeback")]
+    local_only: Vec<String>,
+
     /// Uploads at a time, 1 to 64 [env: RELAYFILE_MOUNT_WORKERS] [default: 4]
     #[arg(long, value_name = "N", help_heading = "Writeback", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
@@ -191,6 +198,7 @@ impl Settings {
                 drain_timeout: self.drain_timeout,
                 workers: self.workers,
                 max_attempts: self.max_attempts,
+                local_only: Some(self.local_only).filter(|patterns| !patterns.is_empty()),
                 allow_other: switch(self.allow_other),
                 allow_nonempty: switch(self.allow_nonempty),
                 read_only: switch(self.read_only),
@@ -227,6 +235,8 @@ pub enum Command {
     Unmount(Unmount),
     /// What waits for the remote, what it refused, and what to do with it
     Writeback(super::writeback::args::Writeback),
+    /// Tell every change of a mount as it happens
+    Watch(super::watch::Watch),
     /// Run the embedded relayfile server on its own
     Serve(Serve),
     /// Print a completion script for a shell
@@ -322,7 +332,10 @@ mod tests {
         for (flag, variable) in crate::config::ENV {
             let arg = command.get_arguments().find(|a| a.get_long() == Some(flag)).unwrap_or_else(|| panic!("no --{flag}"));
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains(&format!("[env: {variable}]")), "--{flag} does not name {variable}: {help}");
+            assert!(
+                help.contains(&format!("[env: {variable}]")) || help.contains(&format!("[env: {variable},")),
+                "--{flag} does not name {variable}: {help}"
+            );
         }
     }
 

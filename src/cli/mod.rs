@@ -8,6 +8,7 @@
 //! | `signals` | SIGINT, SIGTERM and SIGHUP as a value |
 //! | `doctor` `mounts` `unmount` `serve` | the commands of `relayfile` |
 //! | `writeback` | the commands for what waits and what was refused |
+//! | `watch` | what changes in a mount, line by line |
 //! | `live` | asking a running mount how it stands |
 //! | `known` | what the state directories know of a mount that cannot be asked |
 //! | `connect` | the remote of a configuration, for the checks before a mount |
@@ -29,6 +30,7 @@ mod serve;
 mod signals;
 mod unmount;
 mod usage;
+mod watch;
 mod writeback;
 
 pub use args::{MountArgs, RelayfileArgs};
@@ -62,6 +64,7 @@ fn run(args: RelayfileArgs) -> ExitCode {
         Command::Mounts(options) => mounts::run(&options),
         Command::Unmount(options) => unmount::run(&options),
         Command::Completions(options) => completions(&options),
+        Command::Watch(options) => return watch::run(&options),
         Command::Writeback(options) => {
             logging::start(log::LevelFilter::Error, None);
             return writeback::run(&options).into();

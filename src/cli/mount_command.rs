@@ -8,6 +8,7 @@ use super::args::MountArgs;
 use super::background::{self, Ready};
 use super::live::LastStop;
 use super::{logging, report, say};
+use crate::access::Access;
 use crate::cli::Signals;
 use crate::config::{self, Config, RemoteChoice};
 use crate::engine::Ended;
@@ -71,6 +72,7 @@ fn run_in_background(args: MountArgs, fd: i32) -> Exit {
     logging::start(config.log_level, None);
     // The working directory of the shell must not be kept busy; every path of the configuration is absolute.
     let _ = std::env::set_current_dir("/");
+    log_limits(&config);
     let mut ready = Some(ready);
     match serve(&config, signals, Some(&mut ready)) {
         Ok(exit) => exit,
@@ -107,8 +109,23 @@ fn start_log(config: &Config) -> Result<(), Problem> {
             "choose another with --log-file FILE",
         )
     })?;
+    let to_file = file.is_some();
     logging::start(config.log_level, file);
+    // On stderr the checks have said it.
+    if to_file {
+        log_limits(config);
+    }
     Ok(())
+}
+
+/// What the token does not allow is said at start, also when there is nothing to do.
+fn log_limits(config: &Config) {
+    if let RemoteChoice::Http { token, .. } = &config.remote
+        && let Ok(token) = token.read()
+        && let Some(limits) = Access::of_token(token.expose()).limits(&config.remote_root)
+    {
+        log::warn!("{limits}");
+    }
 }
 
 /// Mounts, says that it is ready, serves until a signal or an unmount from outside, drains, and says what is left.

@@ -31,6 +31,7 @@ pub struct Layer {
     pub drain_timeout: Option<Span>,
     pub workers: Option<u32>,
     pub max_attempts: Option<u32>,
+    pub local_only: Option<Vec<String>>,
     pub allow_other: Option<bool>,
     pub allow_nonempty: Option<bool>,
     pub read_only: Option<bool>,
@@ -39,7 +40,7 @@ pub struct Layer {
 }
 
 /// The environment variables, each with the long flag that it stands for. `--help` names them and a test compares the two.
-pub const ENV: [(&str, &str); 20] = [
+pub const ENV: [(&str, &str); 21] = [
     ("local-dir", "RELAYFILE_LOCAL_DIR"),
     ("base-url", "RELAYFILE_BASE_URL"),
     ("workspace", "RELAYFILE_WORKSPACE"),
@@ -55,6 +56,7 @@ pub const ENV: [(&str, &str); 20] = [
     ("drain-timeout", "RELAYFILE_MOUNT_DRAIN_TIMEOUT"),
     ("workers", "RELAYFILE_MOUNT_WORKERS"),
     ("max-attempts", "RELAYFILE_MOUNT_MAX_ATTEMPTS"),
+    ("local-only", "RELAYFILE_LOCAL_ONLY"),
     ("allow-other", "RELAYFILE_MOUNT_ALLOW_OTHER"),
     ("read-only", "RELAYFILE_MOUNT_READ_ONLY"),
     ("no-watch-events", "RELAYFILE_MOUNT_NO_WATCH_EVENTS"),
@@ -106,6 +108,8 @@ impl Layer {
             drain_timeout: span("drain-timeout")?,
             workers: number("workers")?,
             max_attempts: number("max-attempts")?,
+            // A pattern with a comma in it goes into the file or into `.relayignore`.
+            local_only: string("local-only")?.map(|v| v.split(',').filter(|p| !p.is_empty()).map(str::to_owned).collect()),
             allow_other: switch("allow-other")?,
             allow_nonempty: None,
             read_only: switch("read-only")?,

@@ -47,6 +47,8 @@ pub struct Config {
     pub max_attempts: u32,
     /// How long an unmount waits for uploads.
     pub drain_timeout: Duration,
+    /// Patterns (gitignore syntax) of paths that stay on this machine; each is valid.
+    pub local_only: Vec<String>,
     pub allow_other: bool,
     pub allow_nonempty: bool,
     pub read_only: bool,

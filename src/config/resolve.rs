@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::layer::{ENV, Layer, Lookup, variable};
 use super::{Config, Identity, RemoteChoice, Span, TokenChoice};
 use crate::path::RemotePath;
+use crate::policy::Policy;
 use crate::preflight::{Code, Problem, resolve_existing_part};
 
 /// What the command line says beside its layer of settings.
@@ -64,6 +65,7 @@ pub fn resolve(flags: Flags, lookup: Lookup) -> Result<Config, Problem> {
         drain_timeout: span("--drain-timeout", first(&layers, |l| l.drain_timeout), DRAIN)?,
         workers: within("--workers", first(&layers, |l| l.workers), WORKERS)? as usize,
         max_attempts: within("--max-attempts", first(&layers, |l| l.max_attempts), MAX_ATTEMPTS)?,
+        local_only: local_only(first(&layers, |l| l.local_only.clone()))?,
         allow_other: first(&layers, |l| l.allow_other).unwrap_or(false),
         allow_nonempty: first(&layers, |l| l.allow_nonempty).unwrap_or(false),
         read_only: first(&layers, |l| l.read_only).unwrap_or(false),
@@ -212,6 +214,18 @@ fn remote_root(text: Option<String>) -> Result<RemotePath, Problem> {
             "write it as /directory/of/the/workspace",
         )
     })
+}
+
+fn local_only(patterns: Option<Vec<String>>) -> Result<Vec<String>, Problem> {
+    let patterns = patterns.unwrap_or_default();
+    match Policy::new(&patterns, "") {
+        Ok(_) => Ok(patterns),
+        Err(e) => Err(Problem::new(
+            Code::ConfigInvalid,
+            format!("--local-only (or RELAYFILE_LOCAL_ONLY) cannot be used: {e}"),
+            "write each pattern as a line of a .gitignore",
+        )),
+    }
 }
 
 fn span(name: &str, given: Option<Span>, (default, range): (Duration, RangeInclusive<Duration>)) -> Result<Duration, Problem> {
@@ -382,6 +396,17 @@ mod tests {
             token(&[layer(None, Some("/f"), None), layer(None, None, Some("/c")), none()]),
             Some(TokenChoice::File("/f".into()))
         );
+    }
+
+    #[test]
+    fn what_stays_here_comes_from_one_layer_and_each_pattern_must_be_one() {
+        let home = tempfile::tempdir().unwrap();
+        let env = [("RELAYFILE_LOCAL_ONLY", "*.log,/build/")];
+        assert_eq!(config(home.path(), at("/m"), &env).unwrap().local_only, ["*.log", "/build/"]);
+        let flags = || Layer { local_only: Some(vec!["out/".into()]), ..at("/m") };
+        assert_eq!(config(home.path(), flags(), &env).unwrap().local_only, ["out/"]);
+        let problem = config(home.path(), at("/m"), &[("RELAYFILE_LOCAL_ONLY", "[z-a]")]).unwrap_err();
+        assert!(problem.code == Code::ConfigInvalid && problem.what.contains("[z-a]"), "{problem}");
     }
 
     #[test]

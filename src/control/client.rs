@@ -24,15 +24,42 @@ pub enum Unanswered {
 
 /// Asks the holder of the lease of `state_dir`.
 pub fn ask(state_dir: &Path, request: &Request) -> Result<Reply, Unanswered> {
+    let patience = if *request == Request::Hello { HELLO } else { PATIENCE };
+    let stream = send(state_dir, request, patience)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(LINE_MAX)).read_line(&mut line)?;
+    understand(&line)
+}
+
+/// Asks for the changes at these paths of the mount. After a reply of [`Reply::Watching`], each further line of the stream is one.
+pub fn watch(state_dir: &Path, paths: Vec<String>) -> Result<(Reply, UnixStream), Unanswered> {
+    let mut stream = send(state_dir, &Request::Watch { paths }, PATIENCE)?;
+    // Byte by byte: what is behind the line belongs to whoever reads on.
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.last() != Some(&b'\n') && (line.len() as u64) < LINE_MAX {
+        match stream.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => line.push(byte[0]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    stream.set_read_timeout(None)?;
+    Ok((understand(&String::from_utf8_lossy(&line))?, stream))
+}
+
+fn send(state_dir: &Path, request: &Request, patience: Duration) -> Result<UnixStream, Unanswered> {
     let (_dir, path) = address(state_dir).map_err(Unanswered::Nobody)?;
     let mut stream = UnixStream::connect(path).map_err(Unanswered::Nobody)?;
-    let patience = if *request == Request::Hello { HELLO } else { PATIENCE };
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let mut text = serde_json::to_string(request).map_err(io::Error::from)?;
     text.push('\n');
     stream.write_all(text.as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(stream.take(LINE_MAX)).read_line(&mut line)?;
-    serde_json::from_str(&line).map_err(|e| Unanswered::Broken(io::Error::other(format!("not a reply: {e}"))))
+    Ok(stream)
+}
+
+fn understand(line: &str) -> Result<Reply, Unanswered> {
+    serde_json::from_str(line).map_err(|e| Unanswered::Broken(io::Error::other(format!("not a reply: {e}"))))
 }

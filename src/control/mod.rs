@@ -1,6 +1,7 @@
 //! `control.sock` in the state directory: how the commands ask the holder of the lease for a change.
 //!
-//! One JSON line each way, one request a connection. Only the holder writes the journal; the socket is 0600 in a directory of
+//! One JSON line each way, one request a connection; only a watch goes on, with a [`crate::changes::ChangeLine`] for each change
+//! until one side ends it. Only the holder writes the journal; the socket is 0600 in a directory of
 //! 0700, and whoever connects must be its owner or root.
 //!
 //! ```text
@@ -8,11 +9,13 @@
 //! {"do":"discard","opId":"op_…"}                {"discarded":"done"}
 //! {"do":"flush"}                                {"flushed":3}
 //! {"do":"hello"}                                {"here":{"pid":4242}}
+//! {"do":"watch","paths":["/d"]}                 {"watching":{"pid":4242}}, then a line for each change
 //! anything that fails                           {"failed":{"message":"…","busy":false}}
 //! ```
 
 mod client;
 mod server;
+mod watching;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +26,7 @@ use crate::ids::OpId;
 use crate::journal::{Discarded, Retried};
 use crate::workspace::FsError;
 
-pub use client::{Unanswered, ask};
+pub use client::{Unanswered, ask, watch};
 pub use server::Control;
 
 /// The socket in a state directory.
@@ -47,6 +50,11 @@ pub enum Request {
     Flush,
     /// Is somebody here?
     Hello,
+    /// What changes from now on at these paths of the mount and below them; everything without any.
+    Watch {
+        #[serde(default)]
+        paths: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +65,10 @@ pub enum Reply {
     /// Operations that are open.
     Flushed(u64),
     Here {
+        pid: u32,
+    },
+    /// What follows on the connection are changes.
+    Watching {
         pid: u32,
     },
     Failed {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::watching::Watching;
 use super::{LINE_MAX, Reply, Request, SOCKET, address, failed};
 use crate::status::Operator;
 use crate::workspace::FsResult;
@@ -24,6 +25,7 @@ pub struct Control {
     state_dir: PathBuf,
     ending: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+    watching: Arc<Watching>,
 }
 
 impl Control {
@@ -39,6 +41,8 @@ impl Control {
         drop(dir);
         let ending = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&ending);
+        let watching = Arc::new(Watching::new(operator.changes()));
+        let watchers = Arc::clone(&watching);
         let thread = std::thread::Builder::new().name("relayfile-ctl".into()).spawn(move || {
             for stream in listener.incoming() {
                 if flag.load(Ordering::Acquire) {
@@ -46,7 +50,7 @@ impl Control {
                 }
                 match stream {
                     Ok(stream) => {
-                        if let Err(e) = serve(&stream, &*operator) {
+                        if let Err(e) = serve(&stream, &*operator, &watchers) {
                             log::debug!("control.sock: {e}");
                         }
                     }
@@ -58,7 +62,7 @@ impl Control {
                 }
             }
         })?;
-        Ok(Control { state_dir: state_dir.into(), ending, thread })
+        Ok(Control { state_dir: state_dir.into(), ending, thread, watching })
     }
 
     /// Takes the socket away and ends the thread.
@@ -70,10 +74,11 @@ impl Control {
         if woken {
             let _ = self.thread.join();
         }
+        self.watching.end();
     }
 }
 
-fn serve(stream: &UnixStream, operator: &dyn Operator) -> io::Result<()> {
+fn serve(stream: &UnixStream, operator: &dyn Operator, watching: &Arc<Watching>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     // SAFETY: geteuid has no preconditions and cannot fail.
@@ -88,10 +93,19 @@ fn serve(stream: &UnixStream, operator: &dyn Operator) -> io::Result<()> {
         return Ok(()); // somebody looked whether we are here
     }
     let reply = match serde_json::from_str(&line) {
+        Ok(Request::Watch { paths }) => match watching.begin(stream, &paths, &operator.status().local_root)? {
+            None => return Ok(()),
+            Some(refusal) => refusal,
+        },
         Ok(request) => answer(request, operator),
         Err(e) => Reply::Failed { message: format!("not a request: {e}"), busy: false },
     };
-    let mut text = serde_json::to_string(&reply)?;
+    say(stream, &reply)
+}
+
+/// One line.
+pub(super) fn say(stream: &UnixStream, what: &impl serde::Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_string(what)?;
     text.push('\n');
     (&mut { stream }).write_all(text.as_bytes())
 }
@@ -101,6 +115,7 @@ fn answer(request: Request, operator: &dyn Operator) -> Reply {
         Request::Retry { op_id, force } => operator.retry(&op_id, force).map(Reply::Retried),
         Request::Discard { op_id } => operator.discard(&op_id).map(Reply::Discarded),
         Request::Flush => operator.flush().map(Reply::Flushed),
+        Request::Watch { .. } => Ok(Reply::Failed { message: "a watch was asked for twice".into(), busy: false }),
         Request::Hello => Ok(Reply::Here { pid: std::process::id() }),
     };
     reply.unwrap_or_else(|e| failed(&e))

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use crate::changes::Changes;
 use crate::config::Identity;
 use crate::deadletter::{Letter, rfc3339 as time_ms};
 use crate::events::{FeedState, Follower};
 use crate::ids::OpId;
 use crate::journal::{Discarded, OpState, Operation, ProviderError, Retried};
+use crate::path::RemotePath;
 use crate::preflight::shell_word;
 use crate::status::{Feed, LETTERS_SHOWN, LastError, LetterView, Listener, OperationView, Operator, Status, StatusSource};
 use crate::workspace::{FsResult, Workspace};
@@ -127,6 +129,8 @@ impl StatusSource for Board {
             (false, None) => feed.feed,
         };
         let letters = journal.dead_letters().unwrap_or_default();
+        let access = self.workspace.access();
+        let remote_root = self.identity.remote_root.parse().unwrap_or_else(|_| RemotePath::root());
         Status {
             workspace_id: self.identity.workspace.clone(),
             base_url: self.identity.base_url.clone(),
@@ -163,6 +167,8 @@ impl StatusSource for Board {
                 .into_iter()
                 .map(|e| (self.identity.provider(&e.path), provider_error(&self.identity, e)))
                 .collect(),
+            limits: access.limits(&remote_root),
+            read_only: access.is_read_only(&remote_root),
             token_refused,
             store_failure: journal.failure().or(unreadable),
             hidden_names: self.workspace.hidden_names(),
@@ -219,6 +225,10 @@ impl Operator for Board {
         let outcome = self.workspace.discard(op_id);
         log::info!("{op_id}: discard: {outcome:?}");
         outcome
+    }
+
+    fn changes(&self) -> Arc<Changes> {
+        Arc::clone(self.workspace.changes())
     }
 
     fn flush(&self) -> FsResult<u64> {

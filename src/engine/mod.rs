@@ -42,6 +42,8 @@ pub struct EngineConfig {
     pub settle: Duration,
     pub workers: usize,
     pub max_attempts: u32,
+    /// Patterns of paths that stay on this machine; `None`: those of the last run.
+    pub local_only: Option<Vec<String>>,
 }
 
 /// How an engine ended.
@@ -91,7 +93,7 @@ impl Engine {
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         let changes = unbounded();
         let wake = bounded(1);
-        let options = Options { uid, gid, settle: config.settle };
+        let options = Options { uid, gid, settle: config.settle, local_only: config.local_only.clone() };
         let loaded =
             Workspace::load(&config.state_dir, journal.clone(), Arc::clone(&remote), options, changes.0.clone(), wake.0.clone());
         let workspace = Arc::new(loaded.map_err(state_problem)?);

@@ -4,15 +4,21 @@
 //! lies if its log is empty (`immutable`, so that not even SQLite's side files appear); else journal and log are copied, and
 //! the copy is read. So is one of an older schema, whose copy is brought up to date.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::letters::{Attempt, ProviderError, attempts, dead_letters, provider_errors};
 use super::ops::Operation;
 use super::queue::{QueueNumbers, open_operations, operation_by_id, queue_numbers};
+use super::rows::kind_code;
 use super::{JournalError, open_reader, schema};
 use crate::ids::OpId;
+use crate::path::PATH_MAX;
+use crate::workspace::Kind;
 
 /// A journal as it was at one moment, or as it is while its holder goes on.
 pub struct Look {
@@ -76,6 +82,43 @@ impl Look {
 
     pub fn attempts(&self, op: &OpId) -> Result<Vec<Attempt>, JournalError> {
         Ok(attempts(&self.db, op)?)
+    }
+
+    pub fn meta(&self, key: &str) -> Result<Option<String>, JournalError> {
+        Ok(self.db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0)).optional()?)
+    }
+
+    /// Regular files that the remote does not have: their paths in the mount, which may be no UTF-8, and their sizes in bytes.
+    pub fn files_only_here(&self) -> Result<Vec<(OsString, u64)>, JournalError> {
+        let mut dirs: HashMap<i64, (i64, Vec<u8>)> = HashMap::new();
+        let mut q = self.db.prepare(
+            "SELECT name.node, name.parent, name.name FROM name JOIN node ON node.id = name.node WHERE node.kind = ?1",
+        )?;
+        let mut rows = q.query([kind_code(Kind::Dir)])?;
+        while let Some(r) = rows.next()? {
+            dirs.insert(r.get(0)?, (r.get(1)?, r.get(2)?));
+        }
+        let mut found = Vec::new();
+        let mut q = self.db.prepare(
+            "SELECT name.parent, name.name, node.size FROM name JOIN node ON node.id = name.node
+             WHERE node.kind = ?1 AND node.revision IS NULL",
+        )?;
+        let mut rows = q.query([kind_code(Kind::File)])?;
+        while let Some(r) = rows.next()? {
+            let (mut at, mut names) = (r.get::<_, i64>(0)?, vec![r.get::<_, Vec<u8>>(1)?]);
+            while let Some((parent, name)) = dirs.get(&at) {
+                names.push(name.clone());
+                // Deeper than any path can be: a circle.
+                if names.len() > PATH_MAX {
+                    break;
+                }
+                at = *parent;
+            }
+            let path = names.iter().rev().flat_map(|n| [b"/", n.as_slice()].concat()).collect();
+            found.push((OsString::from_vec(path), r.get::<_, i64>(2)? as u64));
+        }
+        found.sort();
+        Ok(found)
     }
 
     pub fn provider_errors(&self) -> Result<Vec<ProviderError>, JournalError> {

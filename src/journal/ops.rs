@@ -333,6 +333,16 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// The operation that brings what the view has at the path to the remote, if there is one.
+    pub fn open_operation(&self, path: &RemotePath) -> rusqlite::Result<Option<OpId>> {
+        self.db
+            .prepare_cached(
+                "SELECT op_id FROM operation WHERE path = ?1 AND state <= 3 AND in_view = 1 ORDER BY seq DESC LIMIT 1",
+            )?
+            .query_row([path], |r| r.get(0))
+            .optional()
+    }
+
     pub(super) fn open_operations(&self, path: &RemotePath) -> rusqlite::Result<Vec<Operation>> {
         self.db
             .prepare_cached(&format!("SELECT {COLUMNS} FROM operation WHERE path = ?1 AND state <= 3 ORDER BY seq"))?

@@ -345,6 +345,21 @@ impl Tx<'_> {
         self.finish_row(op, OpState::Superseded, now_ms())
     }
 
+    /// queued or waiting → superseded: a file that the remote never had stays here from now on. Not what a removal waits for:
+    /// that would take from the remote a content that is nowhere else. Says whether it was.
+    pub fn cancel_creation(&self, op: &OpId) -> rusqlite::Result<bool> {
+        let changed = self
+            .db
+            .prepare_cached(
+                "UPDATE operation SET state = 6, updated_at = ?2
+                 WHERE op_id = ?1 AND kind = 1 AND state IN (1, 3) AND sent = 0 AND in_view = 1 AND base_revision IS NULL
+                     AND NOT EXISTS(SELECT 1 FROM operation o WHERE o.path = operation.path AND o.state <= 3 AND o.seq <> operation.seq)
+                     AND NOT EXISTS(SELECT 1 FROM operation d WHERE d.after_op = operation.op_id AND d.state IN (1, 3))",
+            )?
+            .execute(params![op, now_ms()])?;
+        Ok(changed > 0)
+    }
+
     /// The event of an operation was seen in the remote's feed. Matters only as long as its fate is not recorded.
     pub fn note_applied(&self, op: &OpId, result: Option<&Version>) -> rusqlite::Result<()> {
         self.db

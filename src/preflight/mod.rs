@@ -22,6 +22,7 @@ pub use remote::check_remote;
 pub use state_dir::{check_state_dir, create_private_dir, create_state_dir};
 pub use token::check_token;
 
+use crate::access::Access;
 use crate::config::{Config, RemoteChoice};
 
 /// What the checks found that is no reason to stop.
@@ -89,11 +90,14 @@ pub fn local_checks(config: &Config) -> Vec<Check> {
     add("lease", state_dir.join(lease::LOCK_FILE).display().to_string(), Box::new(move |_| Lease::probe(&state_dir)));
     if let RemoteChoice::Http { base_url, workspace, token } = &config.remote {
         let (base_url, workspace, token) = (base_url.clone(), workspace.clone(), token.clone());
+        let remote_root = config.remote_root.clone();
         add(
             "token",
             format!("{} for workspace {workspace}", token.place()),
             Box::new(move |findings| {
-                check_token(&token.read()?, &workspace)?;
+                let token = token.read()?;
+                check_token(&token, &workspace)?;
+                findings.warnings.extend(Access::of_token(token.expose()).limits(&remote_root));
                 findings.warnings.extend(remote::plaintext_warning(&base_url));
                 Ok(())
             }),

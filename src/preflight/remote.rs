@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::problem::{Code, Problem, shell_word};
+use crate::access::Access;
 use crate::path::RemotePath;
 use crate::remote::{Depth, ErrorKind, Remote, RemoteError};
 
@@ -10,7 +11,10 @@ use crate::remote::{Depth, ErrorKind, Remote, RemoteError};
 /// `workspace` are those of `remote`, for the words.
 pub fn check_remote(remote: &dyn Remote, base_url: &str, workspace: &str) -> Result<(), Problem> {
     remote.health().map_err(|e| health_problem(&e, base_url))?;
-    remote.tree(&RemotePath::root(), Depth::Children, None).map(|_| ()).map_err(|e| tree_problem(&e, base_url, workspace))
+    remote
+        .tree(&RemotePath::root(), Depth::Children, None)
+        .map(|_| ())
+        .map_err(|e| tree_problem(&e, base_url, workspace, &remote.access()))
 }
 
 fn health_problem(error: &RemoteError, base_url: &str) -> Problem {
@@ -20,7 +24,7 @@ fn health_problem(error: &RemoteError, base_url: &str) -> Problem {
     }
 }
 
-fn tree_problem(error: &RemoteError, base_url: &str, workspace: &str) -> Problem {
+fn tree_problem(error: &RemoteError, base_url: &str, workspace: &str, access: &Access) -> Problem {
     match error.kind {
         ErrorKind::Unauthorized => Problem::new(
             Code::TokenRejected,
@@ -30,7 +34,16 @@ fn tree_problem(error: &RemoteError, base_url: &str, workspace: &str) -> Problem
         ErrorKind::Forbidden => Problem::new(
             Code::WorkspaceForbidden,
             format!("the token may not list workspace {workspace} at {base_url}: {}", words(error)),
-            "use the workspace of the token; if it may read one directory only, mount that: --remote-path /directory",
+            match access.readable_dirs()[..] {
+                [] => "use the workspace of the token; if it may read one directory only, mount that: --remote-path /directory"
+                    .to_owned(),
+                [dir] => format!("mount the directory that it may read: --remote-path {}", shell_word(Path::new(dir))),
+                [dir, ..] => format!(
+                    "mount one of the {} directories that it may read, such as: --remote-path {}",
+                    access.readable_dirs().len(),
+                    shell_word(Path::new(dir))
+                ),
+            },
         ),
         ErrorKind::NotFound => Problem::new(
             Code::WorkspaceNotFound,

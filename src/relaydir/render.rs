@@ -32,7 +32,7 @@ merges the two if they are text and touch different lines. Else it is a conflict
 other version, yours is in the letter's .payload and all sides are in conflicts/: bring them together
 and save, or put yours on top with --force. What the remote has deleted still shows your version.
 
-  getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local-only
+  getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local
   relayfile writeback status|list|show|retry|discard|flush    the same from outside, with exit codes
   relayfile mounts                         every mount of this machine, with what waits in each
   relayfile unmount DIR                    uploads what waits, unmounts, says what is left
@@ -125,6 +125,9 @@ pub fn render_status(s: &Status) -> String {
     line("state dir:", &plain(&s.state_dir));
     let tree = if s.tree_known { count(s.files_known, "file") } else { format!("{} so far", count(s.files_known, "file")) };
     line("tree:", &tree);
+    if let Some(limits) = &s.limits {
+        line("access:", &plain(limits));
+    }
     line("changes:", &feed_line(s));
     line(
         "queue:",
@@ -283,7 +286,9 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
             has_pending_writeback: unsent(s) > 0,
             has_dead_letters: s.dead > 0,
             store_failed: s.store_failure.is_some(),
+            read_only: s.read_only,
         },
+        access: s.limits.as_deref(),
         last_reconcile_at: s.last_sync_at.as_deref(),
         last_successful_reconcile_at: s.last_sync_at.as_deref(),
         last_event_at: s.last_event_at.as_deref(),
@@ -364,6 +369,8 @@ struct StateJson<'a> {
     /// The same in a sentence.
     summary: String,
     states: States,
+    /// What the token does not allow.
+    access: Option<&'a str>,
     last_reconcile_at: Option<&'a str>,
     last_successful_reconcile_at: Option<&'a str>,
     last_event_at: Option<&'a str>,
@@ -396,6 +403,7 @@ struct States {
     has_pending_writeback: bool,
     has_dead_letters: bool,
     store_failed: bool,
+    read_only: bool,
 }
 
 #[derive(Serialize)]

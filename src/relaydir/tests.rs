@@ -30,6 +30,8 @@ fn status() -> Status {
         last_error: None,
         letters: Vec::new(),
         provider_errors: Vec::new(),
+        limits: None,
+        read_only: false,
         token_refused: None,
         store_failure: None,
         hidden_names: 0,
@@ -92,6 +94,9 @@ impl Operator for Fake {
     }
     fn flush(&self) -> FsResult<u64> {
         Ok(0)
+    }
+    fn changes(&self) -> Arc<crate::changes::Changes> {
+        Arc::default()
     }
 }
 
@@ -173,7 +178,8 @@ fn a_listing_continues_where_it_stopped() {
     let first = names(&relay, fh, 0, 3);
     let rest = names(&relay, fh, first[2].1, 99);
     let all: Vec<_> = first.into_iter().chain(rest).map(|(name, _)| name).collect();
-    let there = ["README", ".gitignore", "status", "state.json", "metrics", "log", "pending", "dead-letter", "retry"];
+    let there =
+        ["README", ".gitignore", "status", "state.json", "metrics", "log", "pending", "dead-letter", "retry", "conflicts"];
     assert_eq!(all, [&[".", ".."][..], &there].concat());
 }
 

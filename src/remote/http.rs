@@ -4,7 +4,7 @@
 //! a call covers all of it. Nothing is repeated here: that is the queue's decision, which knows what a repeat would mean.
 
 use std::io::Read;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -121,7 +121,7 @@ impl HttpRemote {
             base: format!("{root}/v1/workspaces/{name}"),
             health: format!("{root}/health"),
             client: client(&url, &config).map_err(|e| HttpConfigError::Client(e.without_url().to_string()))?,
-            tokens: Tokens::new(config.token.clone()),
+            tokens: Tokens::new(config.token.clone(), &config.remote_root),
             config,
         })
     }
@@ -428,6 +428,25 @@ impl Remote for HttpRemote {
         let mut newest = body.into_page(&self.config.remote_root).events.into_iter();
         let last = newest.next().map(|e| e.print());
         Ok(FeedMark { last, before: newest.next().map(|e| e.id) })
+    }
+
+    fn access(&self) -> Arc<Access> {
+        self.tokens.access()
+    }
+
+    fn look_at_token(&self) {
+        // What cannot be read is said where it is needed.
+        let _ = self.tokens.current(false);
+    }
+
+    fn may_write(&self, path: &RemotePath) -> bool {
+        let access = self.tokens.access();
+        if access.writes_everywhere() {
+            return true;
+        }
+        let full = self.wire(path);
+        // A token that has just been renewed must not refuse until the next request has taken it up.
+        access.may_write(&full) || self.tokens.current(false).is_ok() && self.tokens.access().may_write(&full)
     }
 
     fn subscribe(&self, place: Place<'_>) -> Result<Subscription, RemoteError> {

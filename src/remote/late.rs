@@ -77,6 +77,20 @@ impl Remote for LateRemote {
         self.ask("GET", "/fs/events", |r| r.newest_mark())
     }
 
+    fn access(&self) -> Arc<Access> {
+        self.0.get().map(|r| r.access()).unwrap_or_default()
+    }
+
+    fn look_at_token(&self) {
+        if let Some(remote) = self.0.get() {
+            remote.look_at_token();
+        }
+    }
+
+    fn may_write(&self, path: &RemotePath) -> bool {
+        self.0.get().is_none_or(|r| r.may_write(path))
+    }
+
     fn subscribe(&self, place: Place<'_>) -> Result<Subscription, RemoteError> {
         self.ask("GET", "/fs/ws", |r| r.subscribe(place))
     }

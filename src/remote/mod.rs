@@ -22,6 +22,9 @@ pub use late::LateRemote;
 pub use live::Subscription;
 pub use token::{Credentials, Token, TokenError, TokenSource};
 
+use std::sync::Arc;
+
+use crate::access::Access;
 use crate::ids::{ContentHash, OpId, Revision};
 use crate::path::RemotePath;
 
@@ -245,6 +248,19 @@ pub trait Remote: Send + Sync {
 
     /// The place behind the newest event.
     fn newest_mark(&self) -> Result<FeedMark, RemoteError>;
+
+    /// What the token that was taken up last allows, by its own words. Asks nobody.
+    fn access(&self) -> Arc<Access> {
+        Arc::default()
+    }
+
+    /// Takes up another token, if its file has one by now. Asks nobody; for a remote that is followed without requests.
+    fn look_at_token(&self) {}
+
+    /// Whether the token lets this path be written, by its own words. Asks nobody: may be called from a handler.
+    fn may_write(&self, _path: &RemotePath) -> bool {
+        true
+    }
 
     /// Events as they happen.
     ///

@@ -7,7 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+
+use crate::access::Access;
+use crate::path::RemotePath;
 
 /// Largest file that is read for a token, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
@@ -162,6 +165,10 @@ pub(super) struct Tokens {
     source: TokenSource,
     /// What was read last. A leaf lock, held while the (small, local) file is read, so that it is read once and not by all.
     last: Mutex<Last>,
+    /// What the token in `last` allows. A leaf lock, held to copy the pointer.
+    access: RwLock<Arc<Access>>,
+    /// For the words of a change.
+    remote_root: RemotePath,
 }
 
 #[derive(Default)]
@@ -173,8 +180,32 @@ struct Last {
 }
 
 impl Tokens {
-    pub fn new(source: TokenSource) -> Tokens {
-        Tokens { source, last: Mutex::default() }
+    pub fn new(source: TokenSource, remote_root: &RemotePath) -> Tokens {
+        let tokens = Tokens { source, last: Mutex::default(), access: RwLock::default(), remote_root: remote_root.clone() };
+        match &tokens.source {
+            TokenSource::Literal(text) => *tokens.access.write() = Arc::new(Access::of_token(text.trim())),
+            // A file need not exist yet; its token is taken up when it does.
+            TokenSource::File(_) => drop(tokens.current(false)),
+        }
+        tokens
+    }
+
+    /// What the token that was taken up last allows.
+    pub fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read())
+    }
+
+    fn take_up(&self, token: &Token, is_first: bool) {
+        let access = Access::of_token(token.expose());
+        let mut now = self.access.write();
+        if **now == access {
+            return;
+        }
+        if !is_first {
+            let limits = access.limits(&self.remote_root).unwrap_or_else(|| "it may write everything".into());
+            log::warn!("another token was taken up: {limits}");
+        }
+        *now = Arc::new(access);
     }
 
     /// The token to send. Read again when the file is another one than last time, and always with `fresh` (after a 401).
@@ -192,6 +223,9 @@ impl Tokens {
         }
         match read_file(path) {
             Ok((stamp, Credentials { token, .. })) => {
+                if last.token.as_ref() != Some(&token) {
+                    self.take_up(&token, last.token.is_none());
+                }
                 *last = Last { stamp: Some(stamp), token: Some(token.clone()), problem: None };
                 Ok(token)
             }
@@ -269,7 +303,7 @@ mod tests {
     #[test]
     fn a_changed_file_is_read_again_and_a_broken_one_leaves_the_last_token() {
         let (dir, path) = file(b"one");
-        let tokens = Tokens::new(TokenSource::File(path.clone()));
+        let tokens = Tokens::new(TokenSource::File(path.clone()), &RemotePath::root());
         assert_eq!(tokens.current(false).unwrap().expose(), "one");
         std::fs::write(dir.path().join("next"), "two").unwrap();
         std::fs::rename(dir.path().join("next"), &path).unwrap();
@@ -278,6 +312,24 @@ mod tests {
         assert_eq!(tokens.current(true).unwrap().expose(), "two");
         std::fs::write(&path, "three").unwrap();
         assert_eq!(tokens.current(false).unwrap().expose(), "three");
-        assert!(Tokens::new(TokenSource::File(dir.path().join("none"))).current(false).is_err());
+        assert!(Tokens::new(TokenSource::File(dir.path().join("none")), &RemotePath::root()).current(false).is_err());
+    }
+
+    #[test]
+    fn what_is_allowed_follows_the_token() {
+        use base64::Engine as _;
+        let jwt = |scopes: &str| {
+            let part = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+            format!("{}.{}.c2ln", part("{}"), part(&format!("{{\"scopes\":{scopes}}}")))
+        };
+        let (dir, path) = file(jwt("[\"fs:read\"]").as_bytes());
+        let tokens = Tokens::new(TokenSource::File(path.clone()), &RemotePath::root());
+        assert!(!tokens.access().may_write("/a"), "known before the first request");
+        std::fs::write(dir.path().join("next"), jwt("[\"fs:read\",\"fs:write\"]")).unwrap();
+        std::fs::rename(dir.path().join("next"), &path).unwrap();
+        tokens.current(false).unwrap();
+        assert!(tokens.access().may_write("/a"));
+        let literal = Tokens::new(TokenSource::Literal(jwt("[\"fs:read\"]")), &RemotePath::root());
+        assert!(!literal.access().may_write("/a"));
     }
 }

@@ -225,6 +225,47 @@ mod tests {
         assert!(holding(&["fs:read"]).check_scope("ops:read", None).is_err());
     }
 
+    /// Who mounts with a token must be refused here and there alike.
+    #[test]
+    fn a_client_reads_a_scope_as_this_server_does() {
+        let scopes = [
+            "fs:read",
+            "fs:write",
+            "ops:read",
+            "fs",
+            "relayfile:fs:read",
+            "relayfile:fs:*",
+            "relayfile:*:*",
+            "*:fs:manage",
+            "relayfile:ops:write",
+            "relayfile:fs:write:/m/**",
+            "relayfile:fs:read:/m/**",
+            "relayfile:fs:manage:/m/*",
+            "relayfile:fs:write:/m/x",
+            "relayfile:fs:write:/pre*",
+            "relayfile:fs:write:/**",
+            "relayfile:fs:write://**",
+            "relayfile:fs:write:*",
+            "relayfile:fs:write: /m/x ",
+            "relayfile:fs:write:",
+            "relayfile:fs:write:/a:b/**",
+            "workspace:ws:read:/d/**",
+            "workspace:ws:write",
+            "other:fs:write:/m/**",
+        ];
+        let paths = ["/", "/m", "/m/x", "/m/x/y", "/mx", "/prefix", "/pre/f", "/d/1", "/a:b/c", "/a", " /m/x ", ""];
+        for one in scopes {
+            for two in scopes {
+                let (server, client) = (holding(&[one, two]), crate::access::Access::of(&[one, two]));
+                for path in paths {
+                    let said = format!("{one} and {two} on {path:?}");
+                    assert_eq!(client.may_write(path), server.holds_on("fs:write", path), "writing: {said}");
+                    assert_eq!(client.may_read(path), server.holds_on("fs:read", path), "reading: {said}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_own_token_is_compared_whole() {
         assert!(same(b"abc", b"abc"));

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::ids::{Ino, OpId};
+use crate::changes::{Change, Event, Origin};
+use crate::ids::{Ino, OpId, Revision};
 use crate::journal::{Durability, NodeRow, PathRule, Retried, Ticket, Tx, Version, now_ms};
 use crate::path::RemotePath;
+use crate::policy::IGNORE_FILE;
 
 use super::tree::Tree;
 use super::{FsResult, Workspace};
@@ -43,6 +45,10 @@ pub(super) struct Batch {
     /// Paths whose queue may change, with the numbers of the change.
     marks: Vec<(RemotePath, u64)>,
     power: bool,
+    /// What watchers are told after the commit.
+    told: Vec<Change>,
+    /// The correlation id of the remote event that is being applied.
+    pub cause: Option<String>,
 }
 
 /// A submitted batch.
@@ -51,6 +57,7 @@ pub(super) struct Pending {
     marks: Vec<(RemotePath, u64)>,
     /// For each mark: nothing of the path is left to do.
     idle: Arc<Mutex<Vec<bool>>>,
+    told: Arc<Mutex<Vec<Change>>>,
 }
 
 impl Batch {
@@ -209,21 +216,30 @@ impl Workspace {
     /// Hands a batch to the journal. Called with the tree's lock held, which keeps the order; never blocks.
     pub(super) fn submit(&self, batch: Batch) -> Pending {
         let idle = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::new(Mutex::new(batch.told.clone()));
+        let to_tell = Arc::clone(&told);
         let marks = batch.marks.clone();
         let durability = if batch.power { Durability::Power } else { Durability::Process };
         let not_before = now_ms() + self.options.settle.as_millis() as i64;
         let out = Arc::clone(&idle);
         let ticket = self.journal.submit(durability, move |tx| {
             batch.apply(tx, not_before)?;
+            for change in to_tell.lock().iter_mut().filter(|c| c.origin == Origin::Local) {
+                change.op = tx.open_operation(&change.path)?;
+            }
             *out.lock() = batch.marks.iter().map(|(path, _)| tx.is_idle(path)).collect::<rusqlite::Result<_>>()?;
             Ok(())
         });
-        Pending { ticket, marks, idle }
+        Pending { ticket, marks, idle, told }
     }
 
     /// Waits for the commit. Called without any lock.
     pub(super) fn finish(&self, pending: Pending) -> FsResult<()> {
         pending.ticket.wait()?;
+        pending.told.lock().drain(..).for_each(|change| self.changes.tell(change));
+        if pending.marks.iter().any(|(path, _)| path.as_str() == IGNORE_FILE) {
+            self.rules_changed();
+        }
         if pending.marks.is_empty() {
             return Ok(());
         }
@@ -240,6 +256,38 @@ impl Workspace {
             self.wake_writeback();
         }
         Ok(())
+    }
+
+    /// Notes that a file which is not local-only was changed here, to be told after the commit.
+    pub(super) fn tell_local(&self, batch: &mut Batch, event: Event, path: &RemotePath) {
+        if self.changes.is_watched() && !self.policy.is_local_only(path.as_str()) {
+            batch.told.push(Change::new(event, Origin::Local, path.clone()));
+        }
+    }
+
+    /// Notes that the view now follows the remote at a path. What the first listing shows is no news.
+    pub(super) fn tell_remote(&self, batch: &mut Batch, event: Event, path: &RemotePath, revision: Option<&Revision>) {
+        if self.changes.is_watched() && self.is_known() {
+            let correlation_id = batch.cause.clone().filter(|id| !id.is_empty());
+            let revision = revision.cloned();
+            batch.told.push(Change { revision, correlation_id, ..Change::new(event, Origin::Remote, path.clone()) });
+        }
+    }
+
+    /// Notes that something was renamed. Out of, or into, what is not told it has vanished, or appeared.
+    pub(super) fn tell_rename(&self, batch: &mut Batch, from: Option<RemotePath>, to: Option<RemotePath>, replaced: bool) {
+        let told = |path: &RemotePath| !self.policy.is_local_only(path.as_str());
+        if !self.changes.is_watched() {
+            return;
+        }
+        match (from.filter(told), to.filter(told)) {
+            (Some(from), Some(to)) => {
+                batch.told.push(Change { from: Some(from), ..Change::new(Event::Renamed, Origin::Local, to) })
+            }
+            (Some(from), None) => self.tell_local(batch, Event::Deleted, &from),
+            (None, Some(to)) => self.tell_local(batch, if replaced { Event::Updated } else { Event::Created }, &to),
+            (None, None) => {}
+        }
     }
 
     pub(super) fn rule(&self, path: RemotePath) -> PathRule {

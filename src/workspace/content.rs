@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::changes::Event;
 use crate::failpoint;
 use crate::ids::Ino;
 use crate::journal::ContentState;
@@ -62,13 +63,17 @@ impl Workspace {
         Opened { fh, keep_cache }
     }
 
-    /// `flags` are open(2)'s; O_TRUNC is applied here, and then nothing is fetched.
+    /// `flags` are open(2)'s; O_TRUNC is applied here, and then nothing is fetched. EACCES for writing what the token does not
+    /// let be written.
     pub fn open(&self, ino: Ino, flags: i32) -> FsResult<Opened> {
         let mut tree = self.tree.write();
         let node = tree.get(ino).ok_or(FsError::NOT_FOUND)?;
         let Some(file) = node.file() else {
             return errno(if node.kind == Kind::Dir { libc::EISDIR } else { libc::ENXIO });
         };
+        if wants_write(flags) {
+            self.may_write_file(&tree, ino)?;
+        }
         let truncate = flags & libc::O_TRUNC != 0 && wants_write(flags);
         if !Self::is_local(file.content) && !truncate {
             return Err(FsError::Need(Need::Content(ino)));
@@ -80,6 +85,9 @@ impl Workspace {
     pub fn create(&self, caller: Caller, parent: Ino, name: &OsStr, mode: u32, flags: i32) -> FsResult<(Entry, Opened)> {
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
+        if tree.child(parent, name).is_none() {
+            self.may_write_name(&tree, parent, name)?;
+        }
         let ino = self.add_node(&mut tree, &mut batch, caller, parent, name, Kind::File, mode)?;
         let file = match self.store.create_file(ino) {
             Ok(file) => file,
@@ -141,6 +149,7 @@ impl Workspace {
         let Some(file) = node.file() else {
             return errno(if node.kind == Kind::Dir { libc::EISDIR } else { libc::EINVAL });
         };
+        self.may_write_file(&tree, ino)?;
         if size != 0 && !Self::is_local(file.content) {
             return Err(FsError::Need(Need::Content(ino)));
         }
@@ -237,13 +246,18 @@ impl Workspace {
         }
         failpoint::hit("flush");
         let stamp = working.stamp()?;
+        let event = if f.stamp.is_none() && f.version.is_none() { Event::Created } else { Event::Updated };
         f.stamp = Some(stamp);
         f.content = ContentState::Dirty;
         f.unsaved = false;
         node.size = stamp.size;
+        let is_rules = node.links.iter().any(|(dir, name)| super::rules::is_file(*dir, name));
         let mut batch = Batch::default();
         batch.put_node(&tree, ino);
         self.present(&mut tree, &mut batch, ino);
+        if self.changes.is_watched() {
+            tree.paths(ino).iter().for_each(|path| self.tell_local(&mut batch, event, path));
+        }
         if power {
             batch.survive_power_loss();
         }
@@ -252,7 +266,12 @@ impl Workspace {
         let done = self.finish(pending);
         failpoint::hit("flushed");
         match &done {
-            Ok(()) => working.note_commit(writes),
+            Ok(()) => {
+                working.note_commit(writes);
+                if is_rules {
+                    self.rules_changed();
+                }
+            }
             Err(e) => {
                 log::error!("a save of inode {ino} was not recorded: {e}");
                 if let Some(f) = self.tree.write().get_mut(ino).and_then(Node::file_mut) {

@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 
 use parking_lot::Mutex;
 
+use crate::changes::{Change, Event};
 use crate::failpoint;
 use crate::ids::{ContentHash, Ino, OpId};
 use crate::journal::{
@@ -52,6 +53,7 @@ impl Workspace {
         }
         let slot = std::sync::Arc::new(Mutex::new((Vec::new(), false)));
         let out = std::sync::Arc::clone(&slot);
+        let words = (failure.code.clone(), failure.message.clone());
         let (dead, failure, meets) = (op.clone(), failure.clone(), meets.clone());
         let ticket = self.journal.submit(Durability::Process, move |tx| {
             if let Some(row) = &row {
@@ -68,6 +70,7 @@ impl Workspace {
         drop(tree);
         ticket.wait()?;
         let (dropped, idle) = std::mem::take(&mut *slot.lock());
+        self.changes.tell(Change { failure: Some(words), ..Change::of_operation(Event::Dead, &op.op, &op.path) });
         let mut tree = self.tree.write();
         // The deletes that waited for this put: their files are still at the remote.
         let paths = dropped.into_iter().chain([(op.path.clone(), idle)]);
@@ -114,6 +117,7 @@ impl Workspace {
         let outcome = outcome.lock().clone();
         if outcome == Retried::Queued {
             failpoint::hit("retried");
+            self.changes.tell(Change::of_operation(Event::Retried, op, &letter.path));
             self.wake_writeback();
         } else {
             // It was settled at this very moment: what was taken from the view comes back.
@@ -173,6 +177,7 @@ impl Workspace {
         if outcome == Discarded::Done {
             failpoint::hit("discarded");
             self.let_path_return(&letter, number)?;
+            self.changes.tell(Change::of_operation(Event::Discarded, op, &letter.path));
             self.store.trash_payload(op);
         }
         Ok(outcome)

@@ -9,7 +9,7 @@
 //! order. Then the lock is dropped and the commit awaited. So the journal sees changes in the order in which the tree saw
 //! them, and no lock is held while a commit runs.
 //!
-//! Lock order: `letters`, `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
+//! Lock order: `letters`, `rules`, `flights`, then `tree`, then `handles` or `dirs`. The lock of the tree is held across `fstat`, `rename` and
 //! `unlink` in the state directory (microseconds), never across the journal, the network or a notification to the kernel.
 
 mod arrivals;
@@ -21,8 +21,10 @@ mod fetch;
 mod files;
 mod letters;
 mod namespace;
+mod permission;
 mod recover;
 mod remote_changes;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -32,6 +34,7 @@ mod xattr;
 
 pub use bases::Sides;
 pub use error::{FsError, FsResult, Need};
+pub use rules::{META_FILE, META_OPTIONS};
 pub use types::*;
 
 use std::collections::{HashMap, HashSet};
@@ -44,6 +47,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
+use crate::changes::Changes;
 use crate::ids::Ino;
 use crate::journal::{ContentState, Journal};
 use crate::path::RemotePath;
@@ -70,6 +74,8 @@ pub struct Options {
     pub gid: u32,
     /// How long a path must stand still before it is uploaded.
     pub settle: Duration,
+    /// Patterns of paths that stay on this machine; `None`: those of the last run.
+    pub local_only: Option<Vec<String>>,
 }
 
 /// See the module.
@@ -79,6 +85,8 @@ pub struct Workspace {
     store: Store,
     remote: Arc<dyn Remote>,
     policy: Policy,
+    /// What of the rules file is in force.
+    rules: Mutex<rules::InForce>,
     options: Options,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     dirs: Mutex<HashMap<u64, Arc<Vec<DirItem>>>>,
@@ -96,6 +104,9 @@ pub struct Workspace {
     fresh: Mutex<(usize, HashSet<RemotePath>)>,
     /// Held while a letter is retried or discarded, commit included: one at a time.
     letters: Mutex<()>,
+    changes: Arc<Changes>,
+    /// Somebody was refused for what the token says; it is logged once.
+    refusal_said: AtomicBool,
 }
 
 /// Now, with nanoseconds.
@@ -132,12 +143,14 @@ impl Workspace {
         let tree = Tree::from_journal(journal.load()?, root);
         let known = journal.meta("tree_known")?.is_some();
         let hidden = journal.meta("hidden")?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+        let policy = rules::last_known(&journal, options.local_only.as_deref())?;
         let ws = Workspace {
             tree: RwLock::new(tree),
             journal,
             store,
             remote,
-            policy: Policy::default(),
+            policy,
+            rules: Mutex::default(),
             options,
             handles: RwLock::default(),
             dirs: Mutex::default(),
@@ -149,8 +162,11 @@ impl Workspace {
             hidden: Mutex::new(hidden),
             fresh: Mutex::default(),
             letters: Mutex::default(),
+            changes: Arc::default(),
+            refusal_said: AtomicBool::new(false),
         };
         ws.recover()?;
+        ws.take_up_rules()?;
         Ok(ws)
     }
 
@@ -169,6 +185,11 @@ impl Workspace {
 
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Where what changes here is told.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// Bytes of files with local changes that are not at the remote.
@@ -254,7 +275,8 @@ impl Workspace {
         self.tree.read().get(ino).is_some_and(|n| n.writers > 0)
     }
 
-    /// Changes attributes. EFBIG over 2^63-1; [`Need::Content`] when a file that is not here is cut to a length other than 0.
+    /// Changes attributes. EFBIG over 2^63-1; EACCES for another size when the token does not let the file be written;
+    /// [`Need::Content`] when a file that is not here is cut to a length other than 0.
     pub fn setattr(&self, caller: Caller, ino: Ino, set: SetAttr) -> FsResult<Attr> {
         if let Some(size) = set.size {
             self.truncate(ino, size)?;

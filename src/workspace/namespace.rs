@@ -2,10 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::changes::Event;
 use crate::ids::Ino;
 use crate::journal::{ContentState, PathRule};
 
 use super::batch::Batch;
+use super::permission::Renaming;
 use super::tree::{Body, Node, Tree};
 use super::{Caller, Entry, FsError, FsResult, Kind, Need, RenameMode, Workspace, errno, now};
 
@@ -87,6 +89,9 @@ impl Workspace {
         };
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
+        if kind == Kind::File && tree.child(parent, name).is_none() {
+            self.may_write_name(&tree, parent, name)?;
+        }
         let ino = self.add_node(&mut tree, &mut batch, caller, parent, name, kind, mode)?;
         if let Some(n) = tree.get_mut(ino) {
             n.rdev = rdev;
@@ -98,6 +103,9 @@ impl Workspace {
                 f.stamp = Some(stamp);
             }
             self.present(&mut tree, &mut batch, ino);
+            if let Some(path) = tree.path_of_name(parent, name) {
+                self.tell_local(&mut batch, Event::Created, &path);
+            }
         }
         batch.put_node(&tree, ino);
         self.created(tree, batch, ino)
@@ -140,6 +148,9 @@ impl Workspace {
         if node.links.is_empty() {
             return Err(FsError::NOT_FOUND);
         }
+        if node.kind == Kind::File {
+            self.may_write_name(&tree, parent, name)?;
+        }
         if node.file().is_some_and(|f| f.content == ContentState::Remote) {
             // The second name has no content of its own to be fetched from.
             return Err(FsError::Need(Need::Content(ino)));
@@ -155,6 +166,7 @@ impl Workspace {
         if tree.get(ino).is_some_and(|n| n.kind == Kind::File)
             && let Some(path) = tree.path_of_name(parent, name)
         {
+            self.tell_local(&mut batch, Event::Created, &path);
             batch.present(&mut tree, self.rule(path), ino);
         }
         self.created(tree, batch, ino)
@@ -204,10 +216,14 @@ impl Workspace {
             return errno(libc::EISDIR);
         }
         let path = tree.path_of_name(parent, name);
+        if let (Kind::File, Some(path)) = (kind, &path) {
+            self.may_write(&tree, path)?;
+        }
         let mut batch = Batch::default();
         self.drop_name(&mut tree, &mut batch, parent, name);
         Self::touch_dir(&mut tree, &mut batch, parent);
         if let (Kind::File, Some(path)) = (kind, path) {
+            self.tell_local(&mut batch, Event::Deleted, &path);
             batch.gone(&mut tree, self.rule(path));
         }
         let pending = self.submit(batch);
@@ -263,6 +279,8 @@ impl Workspace {
             Some(t) if mode == RenameMode::Exchange => self.files_below(&tree, t)?,
             _ => Vec::new(),
         };
+        let (from, to) = ((parent, name), (new_parent, new_name));
+        self.may_rename(&tree, &Renaming { from, to, source, target, moves: &before, comes_back: &swapped })?;
         for &(ino, ref rule) in before.iter().chain(&swapped) {
             tree.pin_origin(ino, &rule.path);
         }
@@ -305,6 +323,14 @@ impl Workspace {
             if let (true, false, Some(path)) = (replaced_file, moved_file, replaced_path) {
                 batch.gone(&mut tree, self.rule(path)); // a symlink or fifo took the place of a file
             }
+        }
+        let is_told = |ino: Ino| tree.get(ino).is_some_and(|n| matches!(n.kind, Kind::File | Kind::Dir));
+        let (old, new) = (tree.path_of_name(parent, name), tree.path_of_name(new_parent, new_name));
+        if is_told(source) {
+            self.tell_rename(&mut batch, old.clone(), new.clone(), replaced_file);
+        }
+        if mode == RenameMode::Exchange && target.is_some_and(is_told) {
+            self.tell_rename(&mut batch, new, old, true);
         }
         let pending = self.submit(batch);
         drop(tree);

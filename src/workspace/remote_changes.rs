@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 
+use crate::changes::Event;
 use crate::ids::Ino;
 use crate::journal::{ContentState, Echo, Version};
 use crate::path::RemotePath;
@@ -61,7 +62,7 @@ impl Workspace {
         self.finish(pending)?;
         self.known.store(true, std::sync::atomic::Ordering::Release);
         news.into_iter().for_each(|n| self.notify(n));
-        Ok(())
+        self.refresh_rules()
     }
 
     /// Applies one page; returns the inodes that it confirmed.
@@ -113,6 +114,7 @@ impl Workspace {
                 batch.applied(op, revision.map(|revision| Version { revision, hash: event.hash }));
             }
             if latest.get(path) == Some(&event.id.as_str()) {
+                batch.cause = Some(event.correlation_id.clone());
                 self.apply_event(&mut tree, &mut batch, &mut news, path, event, extensions.get(path))?;
             }
         }
@@ -124,7 +126,8 @@ impl Workspace {
         drop(tree);
         news.into_iter().for_each(|n| self.notify(n));
         self.finish(pending)?;
-        self.take_along(&brought)
+        self.take_along(&brought)?;
+        self.refresh_rules()
     }
 
     fn apply_event(
@@ -158,6 +161,7 @@ impl Workspace {
 
     /// Asks the remote about the paths whose local work has ended while something else was heard of them.
     pub fn refresh_noted(&self) -> FsResult<()> {
+        self.refresh_rules()?;
         let mut paths = self.tree.write().take_to_refresh();
         while let Some(path) = paths.pop() {
             if let Err(e) = self.refresh(&path) {
@@ -239,6 +243,7 @@ impl Workspace {
         let (mut batch, mut news) = (Batch::default(), Vec::new());
         for (parent, name) in links {
             if let Some(path) = tree.path_of_name(parent, &name) {
+                self.tell_remote(&mut batch, Event::Deleted, &path, None);
                 batch.gone(&mut tree, self.rule(path));
             }
             self.remove_name(&mut tree, &mut batch, parent, &name, ino);
@@ -350,6 +355,7 @@ impl Workspace {
                 batch.put_node(tree, ino);
                 batch.put_name(parent, name, ino);
                 batch.put_remote(path, &seen.version, None);
+                self.tell_remote(batch, Event::Created, path, Some(&seen.version.revision));
                 self.announce(tree, news, parent, name);
                 Some(ino)
             }
@@ -397,7 +403,7 @@ impl Workspace {
                 self.hide(seen.path.as_str(), &"it is a file and a directory at once; the directory is shown");
                 return None;
             }
-            Body::File(_) if self.policy.is_local_only(seen.path.as_str()) => {
+            Body::File(f) if f.version.is_none() && self.policy.is_local_only(seen.path.as_str()) => {
                 self.hide(seen.path.as_str(), &"a local-only file has its name");
                 return None;
             }
@@ -407,6 +413,7 @@ impl Workspace {
                 return None;
             }
         }
+        self.tell_remote(batch, Event::Updated, seen.path, Some(&seen.version.revision));
         let single = node.links.len() == 1;
         let open_at =
             |f: &FileBody, v: &Version| f.content == ContentState::Clean && f.version.as_ref().is_some_and(|now| now.same_as(v));
@@ -478,6 +485,7 @@ impl Workspace {
             return;
         }
         batch.delete_remote(path);
+        self.tell_remote(batch, Event::Deleted, path, None);
         self.remove_name(tree, batch, parent, OsStr::new(name), ino);
         news.push(Invalidation::Entry { parent, name: name.into() });
         news.push(Invalidation::Attributes(parent));

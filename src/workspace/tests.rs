@@ -31,7 +31,7 @@ impl Rig {
     fn start(dir: &Path, remote: &Arc<FakeRemote>) -> Rig {
         let journal = Journal::open(dir).unwrap();
         let wake = bounded(1);
-        let options = Options { uid: 0, gid: 0, settle: Duration::from_millis(0) };
+        let options = Options { uid: 0, gid: 0, settle: Duration::from_millis(0), local_only: None };
         let as_remote: Arc<dyn Remote> = remote.clone();
         let ws = Workspace::load(dir, journal.clone(), as_remote.clone(), options, unbounded().0, wake.0.clone()).unwrap();
         let ws = Arc::new(ws);

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use crate::changes::{Change, Event};
 use crate::failpoint;
 use crate::ids::{ContentHash, OpId};
 use crate::journal::{ContentState, Durability, Failure, JournalError, Meets, OpKind, Operation, Stamp, Version};
@@ -104,6 +105,7 @@ impl Contents for Workspace {
             row = (!node.links.is_empty()).then(|| node.row(ino));
         }
         let number = tree.work.get(&op.path).copied().unwrap_or(0);
+        let revision = version.as_ref().map(|v| v.revision.clone());
         let done = op.clone();
         let slot = std::sync::Arc::new(parking_lot::Mutex::new(None));
         let out = std::sync::Arc::clone(&slot);
@@ -117,6 +119,7 @@ impl Contents for Workspace {
         drop(tree);
         ticket.wait()?;
         failpoint::hit("acknowledged");
+        self.changes.tell(Change { revision, ..Change::of_operation(Event::Acknowledged, &op.op, &op.path) });
         self.store.remove_payload(&op.op);
         let settled = slot.lock().take().unwrap_or_default();
         settled.superseded.iter().for_each(|letter| self.store.remove_payload(letter));

@@ -44,7 +44,8 @@ impl Workspace {
             "state" => Some(match operation()? {
                 Some(o) if o.state == OpState::Dead && o.last_code.as_deref() == Some("conflict") => "conflict".to_owned(),
                 Some(o) => o.state.as_str().to_owned(),
-                None if self.policy.is_local_only(path.as_str()) && version.is_none() => "local-only".to_owned(),
+                // The remote has never had it and nothing will bring it there: a rule holds it back, or has held its last save.
+                None if version.is_none() => "local".to_owned(),
                 None => "synced".to_owned(),
             }),
             _ => None,

@@ -362,5 +362,6 @@ pub(super) fn engine_config(view: &View) -> EngineConfig {
         settle: Duration::from_millis(500),
         workers: 4,
         max_attempts: 4,
+        local_only: None,
     }
 }

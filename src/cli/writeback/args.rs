@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   relayfile writeback status ~/ws           how many saves wait, which died
   relayfile writeback list --state dead     one line for each dead letter
+  relayfile writeback list --state local    what stays here, and by which rule
   relayfile writeback show OP               what, when, and why, in full
   relayfile writeback retry --opId OP       send it again
   relayfile writeback retry --opId OP --force   … on top of what is there
@@ -97,6 +98,8 @@ pub enum State {
     Dead,
     /// Of the dead, those that met another version at the remote
     Conflict,
+    /// No operations, but the files that stay on this machine, each with the rule that keeps it here
+    Local,
 }
 
 #[derive(Debug, Args)]

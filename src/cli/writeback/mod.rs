@@ -71,6 +71,6 @@ fn op_id(text: &str) -> Result<OpId, Problem> {
 }
 
 /// Remote words are hostile input: no control characters reach a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().take(300).flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }

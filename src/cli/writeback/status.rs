@@ -137,7 +137,11 @@ fn letters_table(letters: &[Row]) {
 
 pub fn list(o: &args::List) -> Result<Exit, Problem> {
     let view = view(&o.place)?;
+    if o.state == Some(args::State::Local) {
+        return local_files(&view, o.json);
+    }
     let wanted = |r: &&Row| match o.state {
+        Some(args::State::Local) => false,
         None => true,
         Some(args::State::Pending) => r.state == "pending",
         Some(args::State::Inflight) => r.state == "inflight",
@@ -168,6 +172,26 @@ pub fn list(o: &args::List) -> Result<Exit, Problem> {
         table::print(&["OPERATION", "STATE", "KIND", "PATH", "ATTEMPTS", "SINCE", "LAST ERROR"], &cells);
     }
     report_malformed(&view);
+    Ok(Exit::Healthy)
+}
+
+/// The files that no upload will take along.
+fn local_files(view: &View, as_json: bool) -> Result<Exit, Problem> {
+    let files = view.held_back()?;
+    if as_json {
+        print_json(&files);
+    } else if files.is_empty() {
+        out(format_args!("nothing"));
+    } else {
+        let cells: Vec<Vec<String>> = files
+            .iter()
+            .map(|f| {
+                let (rule, source) = (f.rule.as_deref().unwrap_or("none any more"), f.source.unwrap_or("-"));
+                vec![f.size.to_string(), source.into(), plain(rule), plain(&f.path)]
+            })
+            .collect();
+        table::print(&["BYTES", "SOURCE", "RULE", "PATH"], &cells);
+    }
     Ok(Exit::Healthy)
 }
 

@@ -1,7 +1,7 @@
 //! How a state stands, read from outside: from the journal where there is one, else from `state.json` and `dead-letter/`.
 //! Nothing is changed, nothing is asked of the remote, and no credentials are needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,7 +11,10 @@ use crate::config::{Identity, IdentityFile};
 use crate::deadletter::{self, Letter, PastAttempt, Record, Sidecar, SidecarCode, rfc3339};
 use crate::ids::OpId;
 use crate::journal::{JournalError, Look, OpState, Operation};
+use crate::path::RemotePath;
+use crate::policy::Policy;
 use crate::preflight::{Code, Problem, shell_word};
+use crate::workspace::{META_FILE, META_OPTIONS};
 
 /// Most operations that are listed.
 const LIST_MAX: usize = 10_000;
@@ -65,6 +68,21 @@ pub struct Row {
     pub base_revision: Option<String>,
     /// Bytes.
     pub size: Option<u64>,
+}
+
+/// A file that stays on this machine, and why.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalRow {
+    /// Where it would be at the remote.
+    pub path: String,
+    pub state: &'static str,
+    /// `None`: no rule holds it back any more, and its next save is uploaded.
+    pub rule: Option<String>,
+    /// `built-in`, `--local-only` or `.relayignore`.
+    pub source: Option<&'static str>,
+    /// Bytes.
+    pub size: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -283,6 +301,29 @@ impl View {
             return Ok(Some((self.row(look, &found).map_err(journal_problem)?, past)));
         }
         Ok(self.letters.iter().find(|l| l.id == op.as_str()).map(|l| (l.clone(), Vec::new())))
+    }
+
+    /// The files that a rule, or their name, keeps on this machine. None where there is no journal.
+    pub fn held_back(&self) -> Result<Vec<LocalRow>, Problem> {
+        let Some(look) = &self.look else { return Ok(Vec::new()) };
+        let options = look.meta(META_OPTIONS).map_err(journal_problem)?;
+        let options: Vec<String> = options.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+        let file = look.meta(META_FILE).map_err(journal_problem)?.unwrap_or_default();
+        // Options that a newer version wrote and this one does not understand hold nothing back here.
+        let policy = Policy::new(&options, &file).or_else(|_| Policy::new(&[], &file)).unwrap_or_default();
+        let files = look.files_only_here().map_err(journal_problem)?;
+        let underway: HashSet<&str> = self.open.iter().chain(&self.letters).map(|op| op.path.as_str()).collect();
+        let rows = files.into_iter().filter_map(|(path, size)| {
+            let row = |path: String, rule, source| LocalRow { path, state: "local", rule, source, size };
+            let Some(inside) = path.to_str().and_then(|p| p.parse::<RemotePath>().ok()) else {
+                let rule = "a name that is not UTF-8".to_owned();
+                return Some(row(path.to_string_lossy().into_owned(), Some(rule), Some("built-in")));
+            };
+            let (held, full) = (policy.why(inside.as_str()), self.identity.full_path(&inside));
+            let source = held.as_ref().map(|h| h.source.as_str());
+            (!underway.contains(full.as_str())).then(|| row(full, held.map(|h| h.rule), source))
+        });
+        Ok(rows.collect())
     }
 
     pub fn payload(&self, op: &str) -> Option<std::path::PathBuf> {
