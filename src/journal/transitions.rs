@@ -385,7 +385,18 @@ impl Tx<'_> {
     /// At start: what was in flight when the process died may or may not have reached the remote. It becomes due at once;
     /// its `sent` mark makes the worker ask before it repeats.
     pub fn recover_in_flight(&self) -> rusqlite::Result<usize> {
+        // The clock has been set back since: nobody can tell any more how long they were to wait.
+        self.db.execute("UPDATE operation SET not_before = 0 WHERE state IN (1, 3) AND updated_at > ?1", [now_ms()])?;
         self.db.execute("UPDATE operation SET state = 3, not_before = 0 WHERE state = 2", [])
+    }
+
+    /// The clock was set back by `ms` milliseconds: what waits, waits as long as it would have.
+    pub fn clock_set_back(&self, ms: i64) -> rusqlite::Result<()> {
+        self.db.execute(
+            "UPDATE operation SET not_before = max(not_before - ?1, 0), updated_at = updated_at - ?1 WHERE state IN (1, 3)",
+            [ms],
+        )?;
+        Ok(())
     }
 
     /// Makes everything that waits due now (unmount, `writeback flush`), except what the remote has asked to be patient with.

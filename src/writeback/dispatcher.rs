@@ -99,6 +99,7 @@ impl Writeback {
             free: settings.workers,
             out: HashSet::new(),
             jobs,
+            clock: Clock::new(),
         };
         let woken = wake.1;
         std::thread::Builder::new().name("relayfile-disp".into()).spawn(move || {
@@ -159,6 +160,29 @@ struct Dispatcher {
     /// Handed to a worker and not reported back.
     out: HashSet<OpId>,
     jobs: Sender<OpId>,
+    clock: Clock,
+}
+
+/// Notices that the time of day was set back: due times are times of day, because they outlive this process.
+struct Clock {
+    wall_ms: i64,
+    since: Instant,
+}
+
+/// Less than this is how clocks are kept right.
+const CLOCK_SLACK_MS: i64 = 1000;
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { wall_ms: now_ms(), since: Instant::now() }
+    }
+
+    /// By how many milliseconds the time of day was set back since the last look.
+    fn set_back(&mut self, wall_ms: i64, now: Instant) -> Option<i64> {
+        let expected = self.wall_ms + now.duration_since(self.since).as_millis() as i64;
+        *self = Clock { wall_ms, since: now };
+        Some(expected - wall_ms).filter(|ms| *ms > CLOCK_SLACK_MS)
+    }
 }
 
 impl Dispatcher {
@@ -197,6 +221,10 @@ impl Dispatcher {
             return Ok(LOOK_AT_LEAST);
         }
         let now = now_ms();
+        if let Some(ms) = self.clock.set_back(now, Instant::now()) {
+            log::warn!("the clock of this machine was set back by {:.1} s", ms as f64 / 1000.0);
+            self.journal.write(move |tx| tx.clock_set_back(ms))?;
+        }
         let limit = match self.circuit.permit() {
             Permit::All => self.free,
             Permit::Probe if self.out.is_empty() => 1,
@@ -216,5 +244,22 @@ impl Dispatcher {
             }
         }
         Ok(due.next_at.map_or(LOOK_AT_LEAST, |at| Duration::from_millis(at.saturating_sub(now).max(1) as u64)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_is_noticed_and_one_that_goes_is_not() {
+        let (mut clock, began) = (Clock { wall_ms: 1_000_000, since: Instant::now() }, Instant::now());
+        let after = |s: u64| began + Duration::from_secs(s);
+        assert_eq!(clock.set_back(1_010_000, after(10)), None, "it goes");
+        assert_eq!(clock.set_back(1_019_500, after(20)), None, "it is kept right");
+        assert_eq!(clock.set_back(9_000_000, after(30)), None, "the machine has slept");
+        let back = clock.set_back(9_000_000 - 3_600_000, after(40)).expect("it was set back");
+        assert!((3_609_000..3_611_000).contains(&back), "{back}");
+        assert_eq!(clock.set_back(9_000_000 - 3_590_000, after(50)), None, "once");
     }
 }
