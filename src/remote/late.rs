@@ -76,4 +76,20 @@ impl Remote for LateRemote {
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
         self.ask("GET", "/fs/events", |r| r.newest_mark())
     }
+
+    fn delivery(&self, remote_op: &str) -> Result<Delivery, RemoteError> {
+        self.ask("GET", remote_op, |r| r.delivery(remote_op))
+    }
+
+    fn deliveries(&self, cursor: Option<&str>, limit: usize) -> Result<DeliveryPage, RemoteError> {
+        self.ask("GET", "/ops", |r| r.deliveries(cursor, limit))
+    }
+
+    fn replay(&self, remote_op: &str, op: &OpId) -> Result<(), RemoteError> {
+        self.ask("POST", remote_op, |r| r.replay(remote_op, op))
+    }
+
+    fn token_mark(&self) -> u64 {
+        self.0.get().map_or(0, |r| r.token_mark())
+    }
 }
