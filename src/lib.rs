@@ -31,6 +31,7 @@
 //! | [`writeback`] | coalescing, dispatcher, upload workers, backoff |
 //! | [`control`] | the socket by which commands ask a live mount for a change |
 //! | [`deadletter`] | the files of dead letters, and those of older tools |
+//! | [`delivery`] | following what the remote has accepted to its provider |
 //! | [`events`] | following the remote's event feed |
 //! | [`status`] | what the mount says of itself |
 //! | [`relaydir`] | the virtual `.relay` directory |
@@ -47,6 +48,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod deadletter;
+pub mod delivery;
 pub mod engine;
 pub mod events;
 pub mod failpoint;

@@ -87,7 +87,7 @@ impl Workspace {
     pub fn retry(&self, op: &OpId, force: bool) -> FsResult<Retried> {
         let _one_at_a_time = self.letters.lock();
         let Some(letter) = self.journal.operation(op)? else { return Ok(Retried::Unknown) };
-        let needs_payload = letter.state == OpState::Dead && letter.kind == OpKind::Put && letter.sent;
+        let needs_payload = letter.state == OpState::Dead && letter.kind == OpKind::Put && letter.sent && !letter.replay;
         if needs_payload && !self.store.payload_path(op).exists() {
             return Ok(Retried::NoPayload);
         }
