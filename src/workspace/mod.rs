@@ -14,6 +14,7 @@
 
 mod batch;
 mod content;
+mod drafts;
 mod error;
 mod fetch;
 mod files;
