@@ -252,6 +252,10 @@ impl Workspace {
 
     /// Shows what the last save of the path holds, which is still on its way to the remote.
     fn return_to_save(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, op: &Operation) -> FsResult<()> {
+        if op.kind == OpKind::Put && !op.sent {
+            // What it will send is what the file holds now: it was saved after the letter.
+            return Ok(());
+        }
         let (Some(name), Some(parent_path)) = (op.path.name(), op.path.parent()) else { return Ok(()) };
         let (Some(parent), Some(ino)) = (tree.resolve(&parent_path), tree.resolve(&op.path)) else { return Ok(()) };
         if op.kind == OpKind::Delete {
