@@ -26,6 +26,9 @@ pub const ALL: &[&str] = &[
     "state-json",
     "retried",
     "discarded",
+    "delivery-looked",
+    "delivery-refused",
+    "replay-asked",
     "import-file",
     "imported",
 ];

@@ -33,6 +33,7 @@
 //! | [`changes`] | what changes, told to whoever watches |
 //! | [`control`] | the socket by which commands ask a live mount for a change |
 //! | [`deadletter`] | the files of dead letters, and those of older tools |
+//! | [`delivery`] | following what the remote has accepted to its provider |
 //! | [`events`] | following the remote's event feed |
 //! | [`status`] | what the mount says of itself |
 //! | [`relaydir`] | the virtual `.relay` directory |
@@ -51,6 +52,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod deadletter;
+pub mod delivery;
 pub mod engine;
 pub mod events;
 pub mod failpoint;

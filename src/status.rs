@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::changes::Changes;
 use crate::ids::OpId;
-use crate::journal::{Discarded, Retried};
+use crate::journal::{DeliveryNumbers, Discarded, Retried};
 use crate::workspace::FsResult;
 
 /// How the mount hears of remote changes.
@@ -70,6 +70,8 @@ pub struct Status {
     pub dead: u64,
     /// Of the dead, those that met another version at the remote.
     pub conflicts: u64,
+    /// What has become, behind the remote, of what it has accepted.
+    pub delivery: DeliveryNumbers,
     /// Bytes not yet at the remote.
     pub pending_bytes: u64,
     /// Lifetime count of failed attempts.

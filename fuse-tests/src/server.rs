@@ -279,6 +279,21 @@ impl Server {
         self.events().iter().any(|e| e.path == path && e.hash == hash)
     }
 
+    /// What waits for the provider, as its consumer sees it: id and path, oldest first.
+    #[track_caller]
+    pub fn undelivered(&self) -> Vec<(String, String)> {
+        let waiting = answer(self.workspace(Method::GET, "writeback/pending"), StatusCode::OK);
+        waiting.as_array().expect("a list").iter().map(|w| (text(w, "id"), text(w, "path"))).collect()
+    }
+
+    /// The consumer reports what became of the one delivery of a path that waits.
+    #[track_caller]
+    pub fn deliver(&self, path: &str, report: Value) -> Value {
+        let waiting =
+            eventually(&format!("{path} waits for its delivery"), || self.undelivered().into_iter().rfind(|(_, p)| p == path));
+        answer(self.workspace(Method::POST, &format!("writeback/{}/ack", waiting.0)).json(&report), StatusCode::OK)
+    }
+
     /// Requests since the last [`Server::reset_counts`], such as `"PUT /fs/file"`; those of the test itself count too.
     #[track_caller]
     pub fn counts(&self) -> BTreeMap<String, u64> {

@@ -312,6 +312,53 @@ fn an_import_that_died_is_finished_and_counts_once() {
     }
 }
 
+/// Nothing was written a second time, and the provider takes it in the end.
+#[track_caller]
+fn assert_delivered_once(place: &str, server: &Server, mount: &Mount) {
+    mount.wait_clean();
+    server.deliver("/f", json!({ "success": true }));
+    until("the delivery is at its end", || mount.state()["delivery"]["unresolved"] == 0);
+    assert_applied_once(place, server, mount);
+}
+
+#[test]
+fn a_refused_delivery_is_a_letter_wherever_the_process_dies() {
+    for place in ["delivery-looked", "delivery-refused"] {
+        let (server, mut mount) = about_to_die(place);
+        mount.start_again();
+        fs::write(mount.at("f"), "new").unwrap();
+        until("it is at the remote", || server.text("/f") == "new");
+        server.deliver("/f", json!({ "success": false, "error": "no" }));
+        rise(&mut mount);
+        mount.wait_number("deadLettered", 1);
+        let letter = mount.letter();
+        assert_eq!((&letter.sidecar["code"], &letter.sidecar["message"]), (&json!("delivery"), &json!("no")), "{place}");
+        mount.writeback_ends_with(&["retry", "--opId", &letter.id], 0);
+        assert_delivered_once(place, &server, &mount);
+    }
+}
+
+#[test]
+fn a_replay_that_was_heard_is_followed_although_the_process_died_over_it() {
+    for with_drain in [false, true] {
+        let (server, mut mount) = about_to_die("replay-asked");
+        mount.start_again();
+        fs::write(mount.at("f"), "new").unwrap();
+        until("it is at the remote", || server.text("/f") == "new");
+        server.deliver("/f", json!({ "success": false, "error": "no" }));
+        mount.wait_number("deadLettered", 1);
+        // The mount may die before it answers.
+        let _ = output(&mut mount.writeback(&["retry", "--all"]));
+        mount.wait_killed();
+        mount.clear_env();
+        if with_drain {
+            assert_eq!(output(&mut mount.drain(&[])).status.code(), Some(0));
+        }
+        mount.start_again();
+        assert_delivered_once("replay-asked", &server, &mount);
+    }
+}
+
 #[test]
 fn every_failpoint_of_the_program_is_died_at_here() {
     let here = include_str!("failpoints.rs");

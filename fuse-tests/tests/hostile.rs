@@ -47,7 +47,10 @@ fn impossible_names_are_hidden_and_do_not_disturb_the_others() {
     let (server, mount) = mounted_with_hostile_names();
     assert_eq!(files(&mount), "./dir/good.txt\n./good.txt\n");
     assert_eq!(sh(&mount.path(), "ls -A dir"), "good.txt\n");
-    assert_eq!(sh(&mount.path(), "ls .relay"), "README\ndead-letter\nlog\nmetrics\npending\nretry\nstate.json\nstatus\n");
+    assert_eq!(
+        sh(&mount.path(), "ls .relay"),
+        "README\nconflicts\ndead-letter\nlog\nmetrics\npending\nretry\nstate.json\nstatus\n"
+    );
     fs::write(mount.at("good.txt"), "edited").unwrap();
     fs::write(mount.at("dir/new.txt"), "new").unwrap();
     mount.wait_clean();

@@ -346,3 +346,18 @@ fn a_killed_mount_leaves_no_process_behind_while_watchers_are_being_woken() {
     mount.start_again();
     until("the last change shows", || read(&mount, "199") == "2");
 }
+
+#[test]
+fn waking_watchers_fetches_nothing() {
+    let server = Server::start();
+    server.put("/d/f", "1234");
+    let mount = streaming(&server);
+    assert_eq!(fs::read_dir(mount.at("d")).unwrap().count(), 1);
+    for n in 0..20 {
+        // A length that a listing cannot tell from base64, so that its size would have to be fetched.
+        server.seed([(format!("/d/new-{n}"), "12345678")]);
+    }
+    let told_of = told(&mount.at("d"), libc::IN_ATTRIB, || drop(server.put("/d/last", "1234")));
+    assert!(!told_of.is_empty());
+    assert!(!mount.log().contains("GET /fs/file"), "{}", mount.log());
+}

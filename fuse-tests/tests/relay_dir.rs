@@ -17,7 +17,10 @@ fn mounted() -> (Server, Mount) {
 fn it_is_listed_with_its_files() {
     let (_server, mount) = mounted();
     assert_eq!(sh(&mount.path(), "ls -a"), ".\n..\n.relay\nf\n");
-    assert_eq!(sh(&mount.path(), "ls .relay"), "README\ndead-letter\nlog\nmetrics\npending\nretry\nstate.json\nstatus\n");
+    assert_eq!(
+        sh(&mount.path(), "ls .relay"),
+        "README\nconflicts\ndead-letter\nlog\nmetrics\npending\nretry\nstate.json\nstatus\n"
+    );
     assert_eq!(sh(&mount.path(), "ls .relay/pending"), "");
     assert_eq!(
         sh(&mount.path(), "find .relay -type f | sort"),
@@ -141,7 +144,7 @@ fn nothing_in_it_can_be_changed() {
     assert_eq!(fs::read_to_string(mount.at(".relay/README")).unwrap(), before);
     assert_eq!(
         sh(&mount.path(), "ls -a; ls .relay"),
-        ".\n..\n.relay\nf\nREADME\ndead-letter\nlog\nmetrics\npending\nretry\nstate.json\nstatus\n"
+        ".\n..\n.relay\nf\nREADME\nconflicts\ndead-letter\nlog\nmetrics\npending\nretry\nstate.json\nstatus\n"
     );
     mount.wait_clean();
     assert_eq!(server.events().len(), 1, "nothing reached the remote");

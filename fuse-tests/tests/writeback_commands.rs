@@ -294,9 +294,11 @@ fn a_journal_that_the_process_before_left_in_an_older_schema_is_read() {
     fuse_tests::require(&["sqlite3"]);
     let (_server, mut mount) = with_letters(1);
     mount.unmount();
-    // What the first version wrote: none of the columns and tables of the second.
+    // What the first version wrote: none of the columns and tables of the second and the third.
     let journal = mount.state_dir().join("journal.sqlite");
-    let back = "DROP TABLE attempt; DROP TABLE provider_error; DROP TABLE applied; DROP INDEX operation_linked; DROP INDEX operation_dead;
+    let back = "DROP TABLE delivery; DROP INDEX operation_path; DROP INDEX operation_refused; ALTER TABLE operation DROP COLUMN replay;
+        CREATE INDEX operation_of_path ON operation(path) WHERE state <= 4; CREATE INDEX operation_done ON operation(path) WHERE state = 5;
+        DROP TABLE attempt; DROP TABLE provider_error; DROP TABLE applied; DROP INDEX operation_linked; DROP INDEX operation_dead;
         ALTER TABLE operation DROP COLUMN in_view; ALTER TABLE operation DROP COLUMN force; ALTER TABLE operation DROP COLUMN forgiven;
         ALTER TABLE operation DROP COLUMN last_body; CREATE INDEX operation_dead ON operation(last_code) WHERE state = 4;
         PRAGMA user_version = 1;";

@@ -217,6 +217,11 @@ fn import_letter(
             message: record.message.clone().unwrap_or_else(|| "refused, in the time of an older tool".into()),
             body: record.last_body.clone().unwrap_or_default().chars().take(1024).collect(),
         },
+        remote_op: record
+            .remote_op
+            .clone()
+            .filter(|_| record.is_ours() && record.code.as_deref() == Some("delivery"))
+            .and_then(crate::remote::usable_op),
     };
     Ok(Ok(journal.write(move |tx| tx.import_letter(&letter))?))
 }

@@ -39,6 +39,9 @@ pub struct Record {
     pub base_revision: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
+    /// The remote's id of an operation that it has accepted, and its provider refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_op: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<PastAttempt>,
     /// The commands that end it.
@@ -94,6 +97,8 @@ pub enum SidecarCode {
     Unauthorized,
     /// A writer died in the middle; nothing was sent.
     Unflushed,
+    /// The remote has it, and its provider has refused it.
+    Delivery,
     /// The bytes cannot be read from this disk.
     LocalIo,
 }
@@ -103,6 +108,7 @@ impl SidecarCode {
         match (code, status) {
             ("conflict", _) => SidecarCode::Conflict,
             ("unflushed", _) => SidecarCode::Unflushed,
+            ("delivery", _) => SidecarCode::Delivery,
             ("local_io", _) => SidecarCode::LocalIo,
             (_, Some(413)) => SidecarCode::PayloadTooLarge,
             (_, Some(401)) => SidecarCode::Unauthorized,
@@ -147,13 +153,15 @@ impl Letter {
                 message: Some(message.clone()),
                 created_at: Some(rfc3339(op.created_at)),
                 last_attempted_at: Some(last.clone()),
-                replay_url: None,
+                replay_url: op.remote_op.as_deref().filter(|_| op.replay).and_then(|id| replay_url(identity, id)),
                 kind: Some(op.kind.as_str().to_owned()),
                 workspace_id: Some(identity.workspace.clone()),
                 base_url: Some(identity.base_url.clone()).filter(|u| !u.is_empty()),
                 remote_root: Some(identity.remote_root.clone()),
                 base_revision: op.base.as_ref().map(|b| b.revision.to_string()),
-                payload: op.payload.map(|(hash, size)| Payload { sha256: hash.to_string(), size }),
+                // What the remote has is not kept here as well.
+                payload: op.payload.filter(|_| !op.replay).map(|(hash, size)| Payload { sha256: hash.to_string(), size }),
+                remote_op: op.remote_op.clone().filter(|_| op.replay),
                 history: past.iter().map(PastAttempt::new).collect(),
                 next: next_commands(op, place),
             },
@@ -232,10 +240,15 @@ fn next_commands(op: &Operation, place: &str) -> Vec<String> {
     let conflict = op.last_code.as_deref() == Some("conflict");
     let force = if conflict { " --force" } else { "" };
     let mut next = vec![format!("relayfile writeback retry --opId {id}{force} {place}")];
-    if op.kind == OpKind::Put || conflict {
+    if op.kind == OpKind::Put || conflict || op.replay {
         next.push(format!("relayfile writeback discard {id} {place}"));
     }
     next
+}
+
+/// Where the remote takes the wish to deliver once more; `None` where the base URL is not known.
+fn replay_url(identity: &Identity, remote_op: &str) -> Option<String> {
+    (!identity.base_url.is_empty()).then(|| crate::remote::replay_url(&identity.base_url, &identity.workspace, remote_op))
 }
 
 /// The remote's words as an object: schema-checked readers accept nothing else.

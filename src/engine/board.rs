@@ -101,6 +101,7 @@ impl Board {
                 Some(why) => format!("the remote cannot be followed: {why}"),
                 None => "waits until the remote is known to be where it was left".to_owned(),
             },
+            _ if op.replay => "the remote is to be asked to deliver it once more".to_owned(),
             _ => "waits until the path has stood still for the settle window, or behind an earlier operation".to_owned(),
         }
     }
@@ -156,6 +157,7 @@ impl StatusSource for Board {
             in_flight: numbers.in_flight,
             dead: numbers.dead,
             conflicts: numbers.conflicts,
+            delivery: journal.delivery_numbers().unwrap_or_default(),
             pending_bytes: self.workspace.pending_bytes(),
             failed_writebacks: numbers.failed_attempts,
             oldest_pending_at: numbers.oldest_created_at.map(time_ms),

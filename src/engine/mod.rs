@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crate::config::{Identity, IdentityFile};
 use crate::control::Control;
 use crate::deadletter::{self, Shelf, replace};
+use crate::delivery::DeliveryFollower;
 use crate::events::Follower;
 use crate::journal::{Journal, QueueNumbers};
 use crate::preflight::{Code, Lease, Problem, shell_word};
@@ -73,6 +74,7 @@ pub struct Engine {
 struct Threads {
     writeback: Arc<Writeback>,
     follower: Arc<Follower>,
+    deliveries: DeliveryFollower,
     projection: Projection,
     control: Control,
 }
@@ -117,8 +119,11 @@ impl Engine {
         let writeback =
             Writeback::start(&settings, journal, self.workspace.clone(), remote, self.wake.clone(), Arc::clone(&gate))
                 .map_err(failed)?;
-        let follower = Follower::start(Arc::clone(&self.workspace), Arc::clone(&self.remote), gate).map_err(failed)?;
+        let follower =
+            Follower::start(Arc::clone(&self.workspace), Arc::clone(&self.remote), Arc::clone(&gate)).map_err(failed)?;
         let (writeback, follower) = (Arc::new(writeback), Arc::new(follower));
+        let deliveries = DeliveryFollower::start(self.journal.clone(), Arc::clone(&self.remote), Arc::clone(&writeback), gate)
+            .map_err(failed)?;
         self.board.attach(Arc::clone(&writeback), Arc::clone(&follower));
         let shelf = self.shelf();
         let projection =
@@ -130,7 +135,7 @@ impl Engine {
                 format!("ls -la {}", shell_word(&self.config.state_dir)),
             )
         })?;
-        self.threads = Some(Threads { writeback, follower, projection, control });
+        self.threads = Some(Threads { writeback, follower, deliveries, projection, control });
         Ok(())
     }
 
@@ -177,6 +182,7 @@ impl Engine {
             threads.control.stop();
             threads.writeback.stop(STOP_GRACE);
             threads.follower.stop(STOP_GRACE);
+            threads.deliveries.stop(STOP_GRACE);
             last = Some(threads.projection);
         }
         let (left, unknown) = match self.journal.queue_numbers() {

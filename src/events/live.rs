@@ -12,6 +12,8 @@ const LATE_MAX: Duration = Duration::from_secs(5);
 const LIVED: Duration = Duration::from_secs(30);
 /// Between two looks at what waits for the end of local work.
 const TICK: Duration = Duration::from_secs(1);
+/// How long after the old name of a draft went its new one may come: both belong together.
+const NAMED_WITHIN: Duration = Duration::from_millis(100);
 /// Events applied in one transaction.
 const BATCH: usize = 256;
 
@@ -113,11 +115,21 @@ impl Loop {
                 recv(subscription.events) -> first => {
                     let mut batch = Vec::new();
                     let mut over = None;
-                    for item in first.into_iter().chain(subscription.events.try_iter()).take(BATCH) {
+                    let mut next = first.ok();
+                    while let Some(item) = next {
                         match item {
                             Ok(event) => batch.push(event),
                             Err(e) => over = Some(e.message),
                         }
+                        if batch.len() >= BATCH {
+                            break;
+                        }
+                        next = match batch.last() {
+                            Some(e) if e.by_system && e.kind == EventKind::Deleted => {
+                                subscription.events.recv_timeout(NAMED_WITHIN).ok()
+                            }
+                            _ => subscription.events.try_recv().ok(),
+                        };
                     }
                     let nothing = batch.is_empty();
                     self.heard(batch, &mut confirmed)?;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use parking_lot::Mutex;
 
-use crate::remote::{ErrorKind, FeedMark, Place, Remote, RemoteError, RemoteEvent, Subscription};
+use crate::remote::{ErrorKind, EventKind, FeedMark, Place, Remote, RemoteError, RemoteEvent, Subscription};
 use crate::status::Feed;
 use crate::workspace::{FsError, FsResult, Workspace};
 use crate::writeback::Gate;

@@ -129,20 +129,23 @@ impl Touch {
         }
         // SAFETY: the descriptor was just opened and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: stat is plain data, which the call fills for an open descriptor.
+        // What the kernel knows is good enough: asking us could mean to fetch a file for its size.
+        // SAFETY: statx is plain data, which the call fills for an open descriptor; the empty path names that.
         let stat = unsafe {
-            let mut stat: libc::stat = std::mem::zeroed();
-            if libc::fstat(fd.as_raw_fd(), &mut stat) != 0 {
+            let mut stat: libc::statx = std::mem::zeroed();
+            let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+            let wanted = libc::STATX_MTIME | libc::STATX_ATIME;
+            if libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, wanted, &mut stat) != 0 {
                 return Err(io::Error::last_os_error());
             }
             stat
         };
         // Something else may have been mounted over us, and its files are none of our business.
-        if format!("{}:{}", libc::major(stat.st_dev), libc::minor(stat.st_dev)) != self.device {
+        if format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor) != self.device {
             return Ok(());
         }
-        let mtime = libc::timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec };
-        let atime = libc::timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec };
+        let time = |t: libc::statx_timestamp| libc::timespec { tv_sec: t.tv_sec, tv_nsec: i64::from(t.tv_nsec) };
+        let (mtime, atime) = (time(stat.stx_mtime), time(stat.stx_atime));
         let unchanged = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT };
         // fsnotify: the time of modification alone means IN_MODIFY, both times mean IN_ATTRIB.
         let both = [[unchanged, mtime], [atime, mtime]];

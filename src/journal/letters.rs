@@ -79,10 +79,13 @@ pub struct ForeignLetter {
     pub created_at: i64,
     pub updated_at: i64,
     pub failure: Failure,
+    /// The remote has it, under this id, and its provider refused it.
+    pub remote_op: Option<String>,
 }
 
 impl Tx<'_> {
-    /// dead → queued, due at once. What it sends and its id stay the same; attempts so far are forgiven, not forgotten.
+    /// dead → queued, due at once. What the remote has already is not sent again, so that `force` means nothing for it.
+    /// What it sends and its id stay the same; attempts so far are forgiven, not forgotten.
     pub fn retry(&self, op: &OpId, force: bool) -> rusqlite::Result<Retried> {
         let Some(found) = self.operation(op)? else { return Ok(Retried::Unknown) };
         Ok(match found.state {
@@ -107,7 +110,8 @@ impl Tx<'_> {
                 }
                 self.db
                     .prepare_cached(
-                        "UPDATE operation SET state = 1, not_before = 0, force = ?2, forgiven = attempts, updated_at = ?3
+                        "UPDATE operation SET state = 1, not_before = 0, force = (?2 AND replay = 0), forgiven = attempts,
+                             updated_at = ?3
                          WHERE op_id = ?1 AND state = 4",
                     )?
                     .execute(params![op, force, now_ms()])?;
@@ -170,8 +174,8 @@ impl Tx<'_> {
             .prepare_cached(
                 "INSERT INTO operation(op_id, kind, path, state, generation, base_revision, base_hash, sent, payload_hash,
                      payload_size, attempts, not_before, created_at, updated_at, last_status, last_code, last_error, last_body,
-                     in_view)
-                 VALUES(?1, 1, ?2, 4, 1, ?3, ?4, 1, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, 0)
+                     in_view, remote_op, replay)
+                 VALUES(?1, 1, ?2, 4, 1, ?3, ?4, 1, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?14 IS NOT NULL)
                  ON CONFLICT(op_id) DO NOTHING",
             )?
             .execute(params![
@@ -188,6 +192,7 @@ impl Tx<'_> {
                 letter.failure.code,
                 letter.failure.message,
                 letter.failure.body,
+                letter.remote_op,
             ])?;
         Ok(inserted == 1)
     }
@@ -257,11 +262,12 @@ impl Journal {
         self.read(|db| {
             db.prepare_cached(
                 "SELECT EXISTS(SELECT 1 FROM operation o WHERE o.path = ?1 AND o.kind = 1
-                     AND o.sent = 1 AND o.in_view = 1 AND o.payload_hash = ?2
+                     AND o.sent = 1 AND (o.in_view = 1 OR o.replay = 1) AND o.payload_hash = ?2
                      AND o.seq < (SELECT seq FROM operation WHERE op_id = ?3)
-                     AND (o.state = 5 AND o.result_revision = ?4
-                          OR o.state IN (4, 6) AND o.seq > coalesce((SELECT max(a.seq) FROM operation a
-                              WHERE a.path = ?1 AND a.state = 5 AND a.seq < (SELECT seq FROM operation WHERE op_id = ?3)), 0)))",
+                     AND ((o.state = 5 OR o.replay = 1) AND o.result_revision = ?4
+                          OR o.state IN (4, 6) AND o.replay = 0 AND o.seq > coalesce((SELECT max(a.seq) FROM operation a
+                              WHERE a.path = ?1 AND (a.state = 5 OR a.replay = 1)
+                                  AND a.seq < (SELECT seq FROM operation WHERE op_id = ?3)), 0)))",
             )?
             .query_row(params![op.path, hash, op.op, version.revision], |r| r.get(0))
         })

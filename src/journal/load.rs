@@ -71,7 +71,10 @@ impl Journal {
                 .query_map([], |r| Ok((r.get(0)?, OsString::from_vec(r.get(1)?), r.get(2)?)))?
                 .collect::<rusqlite::Result<_>>()?;
             let work = db
-                .prepare("SELECT DISTINCT path FROM operation WHERE state <= 3 OR (state = 4 AND kind = 1 AND in_view = 1)")?
+                .prepare(
+                    "SELECT DISTINCT path FROM operation
+                     WHERE state <= 3 AND replay = 0 OR (state = 4 AND kind = 1 AND in_view = 1)",
+                )?
                 .query_map([], |r| r.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
             let seen = seen(db)?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::delivery::{DeliveryNumbers, delivery_numbers};
 use super::letters::{Attempt, ProviderError, attempts, dead_letters, provider_errors};
 use super::ops::Operation;
 use super::queue::{QueueNumbers, open_operations, operation_by_id, queue_numbers};
@@ -65,6 +66,10 @@ impl Look {
 
     pub fn numbers(&self) -> Result<QueueNumbers, JournalError> {
         Ok(queue_numbers(&self.db)?)
+    }
+
+    pub fn delivery_numbers(&self) -> Result<DeliveryNumbers, JournalError> {
+        Ok(delivery_numbers(&self.db)?)
     }
 
     /// Operations that are queued, in flight or waiting, oldest first.

@@ -17,6 +17,7 @@
 //! * Anything else (I/O error): the store is poisoned. An fsync that failed once is never retried and called durable: every
 //!   later submission fails with [`JournalError::Poisoned`] until the process is started again.
 
+mod delivery;
 mod letters;
 mod load;
 mod look;
@@ -30,6 +31,7 @@ mod transitions;
 mod tree;
 mod writer;
 
+pub use delivery::{DeliveryNumbers, Followed};
 pub use letters::{Attempt, Discarded, ForeignLetter, ProviderError, Retried};
 pub use load::Loaded;
 pub use look::Look;

@@ -17,11 +17,15 @@ pub enum OpKind {
 }
 
 impl OpKind {
-    fn code(self) -> i64 {
+    pub(super) fn code(self) -> i64 {
         match self {
             OpKind::Put => 1,
             OpKind::Delete => 2,
         }
+    }
+
+    pub(super) fn from_code(code: i64) -> OpKind {
+        if code == 2 { OpKind::Delete } else { OpKind::Put }
     }
 
     pub fn as_str(self) -> &'static str {
@@ -116,6 +120,10 @@ pub struct Operation {
     pub forgiven: u32,
     /// The revision that an acknowledged put produced.
     pub result_revision: Option<Revision>,
+    /// The remote's own id of an acknowledged operation.
+    pub remote_op: Option<String>,
+    /// The remote has it, and its provider has refused it: a retry asks for another delivery, and sends nothing.
+    pub replay: bool,
 }
 
 impl Operation {
@@ -128,7 +136,7 @@ impl Operation {
 pub(super) const COLUMNS: &str =
     "op_id, kind, path, node, state, generation, base_revision, base_hash, sent, payload_hash, payload_size,
     content_type, attempts, not_before, created_at, updated_at, last_status, last_code, last_error, last_body, in_view, force,
-    forgiven, result_revision";
+    forgiven, result_revision, remote_op, replay";
 
 pub(super) fn operation(r: &Row<'_>) -> rusqlite::Result<Operation> {
     let base = match r.get::<_, Option<Revision>>(6)? {
@@ -141,7 +149,7 @@ pub(super) fn operation(r: &Row<'_>) -> rusqlite::Result<Operation> {
     };
     Ok(Operation {
         op: r.get(0)?,
-        kind: if r.get::<_, i64>(1)? == 2 { OpKind::Delete } else { OpKind::Put },
+        kind: OpKind::from_code(r.get(1)?),
         path: r.get(2)?,
         node: r.get(3)?,
         state: OpState::from_code(r.get(4)?),
@@ -162,6 +170,8 @@ pub(super) fn operation(r: &Row<'_>) -> rusqlite::Result<Operation> {
         force: r.get(21)?,
         forgiven: r.get(22)?,
         result_revision: r.get(23)?,
+        remote_op: r.get(24)?,
+        replay: r.get(25)?,
     })
 }
 
@@ -184,6 +194,7 @@ impl Tx<'_> {
         not_before: i64,
     ) -> rusqlite::Result<Option<OpId>> {
         let now = if node.is_some() { Now::Present } else { Now::Gone };
+        self.call_off_replays(path)?;
         // What somebody retries beside the view says nothing about the version that this change was made on.
         let open: Vec<Operation> = self.open_operations(path)?.into_iter().filter(|o| o.in_view).collect();
         let sent = open.iter().find(|o| o.sent || o.state == OpState::InFlight);

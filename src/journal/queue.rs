@@ -49,7 +49,7 @@ impl Journal {
                     "SELECT o.op_id FROM operation o WHERE o.state IN (1, 3) AND o.not_before <= ?1
                          AND NOT EXISTS(SELECT 1 FROM operation e WHERE e.path = o.path AND e.state <= 3 AND e.seq < o.seq)
                          AND (o.after_op IS NULL OR NOT EXISTS(
-                             SELECT 1 FROM operation p WHERE p.op_id = o.after_op AND p.state <= 4))
+                             SELECT 1 FROM operation p WHERE p.op_id = o.after_op AND p.state <= 4 AND p.replay = 0))
                      ORDER BY o.not_before, o.seq LIMIT ?2",
                 )?
                 .query_map(params![now, limit as i64], |r| r.get(0))?
@@ -76,8 +76,8 @@ impl Journal {
             if let Ok(op) = correlation.parse::<OpId>() {
                 let ours = db
                     .prepare_cached(
-                        "SELECT EXISTS(SELECT 1 FROM operation WHERE op_id = ?1 AND path = ?2
-                             AND (state = 5 OR state <= 3 AND sent = 1 AND in_view = 1))",
+                        "SELECT EXISTS(SELECT 1 FROM operation WHERE op_id = ?1 AND (path = ?2 OR replay = 1)
+                             AND (state = 5 OR replay = 1 OR state <= 3 AND sent = 1 AND in_view = 1))",
                     )?
                     .query_row(params![op, path], |r| r.get(0))?;
                 if ours {
@@ -86,7 +86,7 @@ impl Journal {
             }
             db.prepare_cached(
                 "SELECT count(*), coalesce(sum(?2 IS NOT NULL AND (base_revision = ?2 OR result_revision = ?2)), 0)
-                 FROM operation WHERE path = ?1 AND state = 5",
+                 FROM operation WHERE path = ?1 AND (state = 5 OR replay = 1)",
             )?
             .query_row(params![path, revision], |r| {
                 Ok(match (r.get::<_, i64>(0)?, r.get::<_, i64>(1)?) {

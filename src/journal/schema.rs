@@ -132,6 +132,35 @@ const STEPS: &[&str] = &[
     CREATE INDEX operation_dead ON operation(seq) WHERE state = 4;
     CREATE INDEX operation_linked ON operation(after_op) WHERE state = 6 AND last_code = 'linked';
     ",
+    // 3: what the remote has accepted, on its way to the provider.
+    "
+    -- 1: the remote has applied this operation, and its provider has refused it: a retry asks for another delivery and sends
+    -- nothing.
+    ALTER TABLE operation ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;
+
+    -- Acknowledged operations whose delivery is not at its end. remote_op NULL: the response that named it was lost, it is
+    -- found by its correlation id.
+    CREATE TABLE delivery(
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        op_id TEXT NOT NULL UNIQUE,
+        remote_op TEXT,
+        path TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        since INTEGER NOT NULL,
+        next_look INTEGER NOT NULL,
+        checks INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX delivery_due ON delivery(next_look);
+    CREATE INDEX delivery_of_path ON delivery(path);
+
+    -- A partial index serves only a query that repeats its very condition, and most about a path do not: they read the whole
+    -- table.
+    DROP INDEX operation_of_path;
+    DROP INDEX operation_done;
+    CREATE INDEX operation_path ON operation(path);
+    CREATE INDEX operation_refused ON operation(seq) WHERE state = 4 AND replay = 1;
+    ",
 ];
 
 /// The version that this program writes.
@@ -150,4 +179,26 @@ pub fn migrate(db: &mut Connection) -> rusqlite::Result<Result<(), u32>> {
         tx.commit()?;
     }
     Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_of_the_second_version_keeps_its_operations() {
+        let mut db = Connection::open_in_memory().unwrap();
+        STEPS[..2].iter().for_each(|step| db.execute_batch(step).unwrap());
+        db.pragma_update(None, "user_version", 2).unwrap();
+        db.execute_batch(
+            "INSERT INTO operation(op_id, kind, path, state, generation, not_before, created_at, updated_at, remote_op)
+             VALUES('op_0123456789', 1, '/f', 5, 1, 0, 1, 1, 'op_1'), ('op_0123456790', 1, '/f', 4, 1, 0, 1, 1, NULL)",
+        )
+        .unwrap();
+        assert_eq!(migrate(&mut db).unwrap(), Ok(()));
+        let kept: (i64, i64) =
+            db.query_row("SELECT count(*), sum(replay) FROM operation", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+        assert_eq!(kept, (2, 0));
+        assert_eq!(migrate(&mut db).unwrap(), Ok(()), "a second time changes nothing");
+    }
 }

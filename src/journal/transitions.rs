@@ -182,7 +182,8 @@ impl Tx<'_> {
             // It had replaced in the view what they hold. What lies beside the view has replaced nothing.
             self.db
                 .prepare_cached(
-                    "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4 AND (in_view = 1 OR kind = 2)
+                    "UPDATE operation SET state = 6, updated_at = ?3
+                     WHERE path = ?1 AND state = 4 AND (in_view = 1 OR kind = 2 AND replay = 0)
                          AND seq < (SELECT seq FROM operation WHERE op_id = ?2)",
                 )?
                 .execute(params![op.path, id, at])?;
@@ -223,10 +224,16 @@ impl Tx<'_> {
 
     /// Writes a failed attempt down. A response raises the lifetime counter; that nobody answers is no refusal.
     fn note_attempt(&self, op: &OpId, failure: &Failure) -> rusqlite::Result<()> {
-        let Failure { status, code, message, .. } = failure;
+        let Failure { status, code, .. } = failure;
         if status.is_none() && code != "conflict" {
             return Ok(());
         }
+        self.write_attempt(op, failure)
+    }
+
+    /// Writes a refusal down: for its operation, for its provider, and in the lifetime counter.
+    pub(super) fn write_attempt(&self, op: &OpId, failure: &Failure) -> rusqlite::Result<()> {
+        let Failure { status, code, message, .. } = failure;
         let at = now_ms();
         self.add_failures(1)?;
         self.db
@@ -297,10 +304,16 @@ impl Tx<'_> {
                 )?
                 .execute(params![path, result.map(|v| &v.revision), result.and_then(|v| v.hash)])?;
         }
-        // A letter beside the view is settled by nothing less than a save that was sent: it holds the only copy.
-        let was_sent = op.kind == OpKind::Put && (op.sent || accepted.is_some());
-        let superseded = if op.in_view { self.supersede_letters(op, was_sent)? } else { Vec::new() };
+        // A letter beside the view is settled by nothing less than a save that was sent: it holds the only copy. What the
+        // remote has, and could not deliver, is replaced there by whatever was sent.
+        let reached = op.sent || accepted.is_some();
+        let superseded = if op.in_view { self.supersede_letters(op, reached)? } else { Vec::new() };
         self.db.prepare_cached("DELETE FROM applied WHERE op_id = ?1")?.execute([id])?;
+        let remote_op = accepted.and_then(|a| a.remote_op.as_deref());
+        // Without a response the id is not known; with one that names none, the remote has no such thing.
+        if remote_op.is_some() || (op.sent && accepted.is_none()) {
+            self.follow(op, remote_op, at)?;
+        }
         self.prune()?;
         Ok(Settled { idle: self.is_idle(path)?, superseded })
     }
@@ -314,15 +327,18 @@ impl Tx<'_> {
         Ok(Settled { superseded, ..settled })
     }
 
-    /// Letters of the path that are older than the operation are none any more; those beside the view only if it was sent.
-    fn supersede_letters(&self, op: &Operation, was_sent: bool) -> rusqlite::Result<Vec<OpId>> {
+    /// Letters of the path that are older than the operation are none any more; of those beside the view and of refused
+    /// deliveries only if it `reached` the remote.
+    fn supersede_letters(&self, op: &Operation, reached: bool) -> rusqlite::Result<Vec<OpId>> {
+        let was_sent = op.kind == OpKind::Put && reached;
         self.db
             .prepare_cached(
                 "UPDATE operation SET state = 6, updated_at = ?3 WHERE path = ?1 AND state = 4
-                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2) AND (in_view = 1 OR kind = 2 OR ?4)
+                     AND seq < (SELECT seq FROM operation WHERE op_id = ?2)
+                     AND (in_view = 1 OR kind = 2 AND replay = 0 OR ?4 OR replay = 1 AND ?5)
                  RETURNING op_id",
             )?
-            .query_map(params![op.path, op.op, now_ms(), was_sent], |r| r.get(0))?
+            .query_map(params![op.path, op.op, now_ms(), was_sent, reached], |r| r.get(0))?
             .collect()
     }
 
@@ -372,12 +388,12 @@ impl Tx<'_> {
     }
 
     /// Nothing local is left to defend at the path: no open operation, and no dead put whose content the view shows. A dead
-    /// delete defends nothing: the remote's file comes back.
+    /// delete defends nothing: the remote's file comes back. Nor does a replay: the remote has its content.
     pub fn is_idle(&self, path: &RemotePath) -> rusqlite::Result<bool> {
         self.db
             .prepare_cached(
                 "SELECT NOT EXISTS(SELECT 1 FROM operation
-                     WHERE path = ?1 AND (state <= 3 OR (state = 4 AND kind = 1 AND in_view = 1)))",
+                     WHERE path = ?1 AND (state <= 3 AND replay = 0 OR (state = 4 AND kind = 1 AND in_view = 1)))",
             )?
             .query_row([path], |r| r.get(0))
     }

@@ -97,7 +97,7 @@ pub(super) fn plaintext_warning(base_url: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::ids::{OpId, Revision};
-    use crate::remote::{Accepted, EventPage, LateRemote, Precondition, RemoteFile, TreePage};
+    use crate::remote::{Accepted, Delivery, DeliveryPage, EventPage, LateRemote, Precondition, RemoteFile, TreePage};
 
     /// Answers health and tree with what it was given, and is not there for anything else.
     struct Answers {
@@ -151,6 +151,19 @@ mod tests {
             op: &OpId,
         ) -> Result<crate::remote::Merged, RemoteError> {
             self.rest.merge(path, base, base_text, ours, content_type, op)
+        }
+
+        fn delivery(&self, remote_op: &str) -> Result<Delivery, RemoteError> {
+            self.rest.delivery(remote_op)
+        }
+        fn deliveries(&self, cursor: Option<&str>, limit: usize) -> Result<DeliveryPage, RemoteError> {
+            self.rest.deliveries(cursor, limit)
+        }
+        fn replay(&self, remote_op: &str, op: &OpId) -> Result<(), RemoteError> {
+            self.rest.replay(remote_op, op)
+        }
+        fn token_mark(&self) -> u64 {
+            self.rest.token_mark()
         }
     }
 

@@ -8,11 +8,15 @@ use crate::status::{Feed, Status};
 type Metric = (&'static str, &'static str, &'static str, u64);
 
 pub fn render_metrics(s: &Status) -> String {
-    let metrics: [Metric; 12] = [
+    let metrics: [Metric; 16] = [
         ("pending_operations", "gauge", "Operations that wait for their first or next attempt.", s.pending),
         ("in_flight_operations", "gauge", "Operations being sent.", s.in_flight),
         ("dead_letters", "gauge", "Operations that the remote has refused for good.", s.dead),
         ("conflicts", "gauge", "Dead letters that met another version at the remote.", s.conflicts),
+        ("deliveries_unresolved", "gauge", "Accepted operations whose delivery is not at its end.", s.delivery.unresolved),
+        ("deliveries_refused", "gauge", "Dead letters that the remote's provider has refused.", s.delivery.refused),
+        ("deliveries_lost_total", "counter", "Deliveries given up without an answer.", s.delivery.lost),
+        ("delivery_unknown", "gauge", "1 while the remote does not tell of deliveries.", u64::from(s.delivery.unknown.is_some())),
         ("pending_bytes", "gauge", "Bytes not yet at the remote.", s.pending_bytes),
         ("failed_writebacks_total", "counter", "Refusals since the beginning.", s.failed_writebacks),
         ("files", "gauge", "Files known.", s.files_known),

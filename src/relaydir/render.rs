@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::journal::DeliveryNumbers;
 use crate::status::{Feed, LastError, OperationView, Status};
 
 /// `.relay/README`: one screen for whoever finds it first.
@@ -31,6 +32,8 @@ more, corrected, or retry the letter. When somebody else has changed the file me
 merges the two if they are text and touch different lines. Else it is a conflict: the file shows the
 other version, yours is in the letter's .payload and all sides are in conflicts/: bring them together
 and save, or put yours on top with --force. What the remote has deleted still shows your version.
+When the provider behind the remote refuses what the remote has accepted, that is a letter too;
+retrying it asks for another delivery and writes nothing.
 
   getfattr -n user.relayfile.state FILE    synced, queued, in_flight, waiting, dead, conflict, local
   relayfile writeback status|list|show|retry|discard|flush    the same from outside, with exit codes
@@ -98,6 +101,12 @@ impl Condition {
             }
             Condition::Starting if s.feed == Feed::Starting => "not connected to the remote yet".into(),
             Condition::Starting => "learning the tree".into(),
+            Condition::Attention if s.delivery.refused >= s.dead => {
+                format!("the provider refused {} that the remote has", count(s.dead, "save"))
+            }
+            Condition::Attention if s.delivery.refused > 0 => {
+                format!("the remote or its provider refused {}; nothing is lost", count(s.dead, "save"))
+            }
             Condition::Attention => format!("the remote refused {}; the bytes are kept", count(s.dead, "save")),
             Condition::Syncing => format!("{} on the way to the remote", count(unsent(s), "save")),
             Condition::Ready => "everything saved here is at the remote".into(),
@@ -136,6 +145,7 @@ pub fn render_status(s: &Status) -> String {
     if let Some(oldest) = &s.oldest_pending_at {
         line("", &format!("the oldest waits since {oldest}"));
     }
+    line("delivery:", &delivery_line(&s.delivery));
     line("dead letters:", &s.dead.to_string());
     for letter in &s.letters {
         line("", &format!("{} {} {}: {}", plain(&letter.op_id), letter.kind, plain(&letter.path), last_error_line(letter)));
@@ -156,6 +166,21 @@ pub fn render_status(s: &Status) -> String {
     }
     for (i, step) in next_steps(condition, s).iter().enumerate() {
         line(if i == 0 { "what to do:" } else { "" }, step);
+    }
+    out
+}
+
+/// What is known of the way from the remote to its provider.
+fn delivery_line(d: &DeliveryNumbers) -> String {
+    let mut out = match &d.unknown {
+        Some(why) => format!("unknown ({}); {} not followed", plain(why), count(d.unresolved, "save")),
+        None => format!("{} on the way from the remote to its provider", count(d.unresolved, "save")),
+    };
+    if d.refused > 0 {
+        let _ = write!(out, ", {} refused by it", d.refused);
+    }
+    if d.lost > 0 {
+        let _ = write!(out, ", {} given up without an answer since the beginning", d.lost);
     }
     out
 }
@@ -198,15 +223,22 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
         Condition::Ready => vec!["nothing".into()],
     };
     let is_conflict = |e: &&LastError| e.code == "conflict";
-    let is_delete = |e: &&LastError| e.kind == "delete";
+    let is_delivery = |e: &&LastError| e.code == "delivery";
+    let is_delete = |e: &&LastError| e.kind == "delete" && !is_delivery(e);
     let at =
         crate::preflight::shell_word(std::path::Path::new(if s.local_root.is_empty() { &s.state_dir } else { &s.local_root }));
+    if let Some(letter) = s.letters.iter().find(is_delivery) {
+        let (id, path) = (plain(&letter.op_id), plain(&letter.path));
+        steps.push(format!("the remote has {path} as you left it, its provider refused that; correct and save it once more;"));
+        steps.push("  or, when the provider takes it now, have it delivered again:".into());
+        steps.push(format!("  mv .relay/dead-letter/{id}.json .relay/retry/"));
+    }
     if let Some(letter) = s.letters.iter().find(is_delete) {
         let (id, path) = (plain(&letter.op_id), plain(&letter.path));
         steps.push(format!("the removal of {path} was refused, and the file is back; to try it again:"));
         steps.push(format!("  mv .relay/dead-letter/{id}.json .relay/retry/"));
     }
-    if let Some(letter) = s.letters.iter().find(|e| !is_conflict(e) && !is_delete(e)) {
+    if let Some(letter) = s.letters.iter().find(|e| !is_conflict(e) && !is_delete(e) && !is_delivery(e)) {
         let (id, path) = (plain(&letter.op_id), plain(&letter.path));
         steps.push(format!("correct {path}, which still shows your version, and save it once more; or send it as it is:"));
         steps.push(format!("  mv .relay/dead-letter/{id}.json .relay/retry/"));
@@ -222,7 +254,7 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
             steps.push(format!("  bring the two together and save; or put yours on top:  {force}"));
         }
     }
-    if let Some(letter) = s.letters.first() {
+    if let Some(letter) = s.letters.iter().find(|e| !is_delivery(e)) {
         steps.push(format!(
             "or let a letter go:  rm .relay/dead-letter/{}.json  (its file returns to the remote's version, if there is one)",
             plain(&letter.op_id)
@@ -300,6 +332,7 @@ pub fn render_state_json(s: &Status) -> Vec<u8> {
         last_error: s.last_error.as_ref().map(error_json),
         providers: s.provider_errors.iter().map(|(provider, e)| Provider { provider, last_error: error_json(e) }).collect(),
         store_failure: s.store_failure.as_deref(),
+        delivery: &s.delivery,
         counters: Counters {
             queued: s.pending,
             in_flight: s.in_flight,
@@ -382,6 +415,7 @@ struct StateJson<'a> {
     last_error: Option<ErrorJson<'a>>,
     providers: Vec<Provider<'a>>,
     store_failure: Option<&'a str>,
+    delivery: &'a DeliveryNumbers,
     counters: Counters,
     event_listener: ListenerJson<'a>,
     base_url: &'a str,

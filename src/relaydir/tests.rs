@@ -1,4 +1,5 @@
 use super::*;
+use crate::journal::DeliveryNumbers;
 use crate::status::{Feed, LastError, LetterView, OperationView, Status, StatusSource};
 
 const OP: &str = "op_0123456789abc";
@@ -24,6 +25,7 @@ fn status() -> Status {
         in_flight: 0,
         conflicts: 0,
         dead: 0,
+        delivery: Default::default(),
         pending_bytes: 0,
         failed_writebacks: 0,
         oldest_pending_at: None,
@@ -297,6 +299,33 @@ fn a_dead_letter_says_what_was_refused_and_what_to_do() {
     let conflict = LastError { code: "conflict".into(), ..letter };
     let text = render_status(&Status { dead: 9, letters: vec![conflict], ..status() });
     assert!(text.contains("--force") && text.contains("and 8 more"), "{text}");
+}
+
+#[test]
+fn a_refused_delivery_is_not_told_as_if_the_remote_did_not_have_it() {
+    let letter = LastError { code: "delivery".into(), status: None, ..last_error("title is required") };
+    let delivery = DeliveryNumbers { unresolved: 3, refused: 1, lost: 2, unknown: None };
+    let mut s = Status { dead: 1, delivery, letters: vec![letter.clone()], ..status() };
+    let text = render_status(&s);
+    assert!(text.starts_with("state:        attention: the provider refused 1 save that the remote has\n"), "{text}");
+    assert!(
+        text.contains("delivery:     3 saves on the way from the remote to its provider, 1 refused by it, 2 given up"),
+        "{text}"
+    );
+    assert!(text.contains("the remote has /a.md as you left it") && text.contains(".relay/retry/"), "{text}");
+    assert!(!text.contains("returns to the remote's version"), "{text}");
+    s.letters.push(LastError { kind: "delete", ..letter });
+    assert!(!render_status(&s).contains("the removal of"), "a removal that the remote has made is not undone");
+    s.dead = 2;
+    assert!(render_status(&s).contains("the remote or its provider refused 2 saves"));
+    s.delivery.unknown = Some("the token may not read\noperations".into());
+    assert!(render_status(&s).contains(r"delivery:     unknown (the token may not read\noperations); 3 saves not followed"));
+    let metrics = render_metrics(&s);
+    for line in ["deliveries_unresolved{", "deliveries_refused{", "deliveries_lost_total{", "delivery_unknown{"] {
+        assert!(metrics.contains(&format!("\nrelayfile_{line}")), "{line} is missing: {metrics}");
+    }
+    let v: serde_json::Value = serde_json::from_slice(&render_state_json(&s)).unwrap();
+    assert_eq!((&v["delivery"]["unresolved"], &v["delivery"]["lost"]), (&3.into(), &2.into()));
 }
 
 #[test]

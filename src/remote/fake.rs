@@ -25,8 +25,17 @@ struct Inner {
     /// Applied writes and refused ones: "PUT /a rev_1".
     log: Vec<String>,
     reads: u64,
+    /// Operations by id, in order: what the provider has made of them.
+    ops: Vec<Delivery>,
+    /// Requests about operations: "GET op_1", "GET /ops", "POST op_1".
+    op_requests: Vec<String>,
+    /// The answer to every request about operations.
+    op_fault: Option<ErrorKind>,
+    token: u64,
     /// Errors to answer the next writes with; `true`: after applying the write.
     faults: Vec<(ErrorKind, bool)>,
+    /// The same for deletes alone, before they are applied.
+    delete_faults: Vec<ErrorKind>,
 }
 
 #[derive(Default)]
@@ -74,8 +83,94 @@ impl FakeRemote {
         self.inner.lock().faults.push((kind, after_applying));
     }
 
+    pub fn fail_next_delete(&self, kind: ErrorKind) {
+        self.inner.lock().delete_faults.push(kind);
+    }
+
     pub fn clear_faults(&self) {
         self.inner.lock().faults.clear();
+    }
+
+    /// The provider takes or refuses the newest operation of a path, or leaves it alone for now.
+    pub fn deliver(&self, path: &str, state: DeliveryState, error: Option<&str>) {
+        let mut inner = self.inner.lock();
+        let op = inner.ops.iter_mut().rfind(|o| o.path.as_ref().is_some_and(|p| p.as_str() == path)).expect("an operation");
+        (op.state, op.last_error) = (state, error.map(str::to_owned));
+        op.words = serde_json::json!({ "status": state.as_str(), "lastError": error }).to_string();
+    }
+
+    pub fn delivery_of(&self, path: &str) -> Option<Delivery> {
+        self.inner.lock().ops.iter().rfind(|o| o.path.as_ref().is_some_and(|p| p.as_str() == path)).cloned()
+    }
+
+    /// The remote forgets every operation.
+    pub fn forget_operations(&self) {
+        self.inner.lock().ops.clear();
+    }
+
+    pub fn take_op_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.lock().op_requests)
+    }
+
+    pub fn fail_operations(&self, kind: Option<ErrorKind>) {
+        self.inner.lock().op_fault = kind;
+    }
+
+    pub fn change_token(&self) {
+        self.inner.lock().token += 1;
+    }
+
+    fn asked_about(&self, method: &'static str, what: &str) -> Result<parking_lot::MutexGuard<'_, Inner>, RemoteError> {
+        let mut inner = self.inner.lock();
+        inner.op_requests.push(format!("{method} {what}"));
+        self.up(method, what)?;
+        match inner.op_fault {
+            Some(kind) => Err(error(kind, method, what, None)),
+            None => Ok(inner),
+        }
+    }
+
+    /// An event that tells of a delivery of the path.
+    pub fn announce_delivery(&self, path: &str) {
+        let mut inner = self.inner.lock();
+        let event = RemoteEvent {
+            id: format!("evt_{}", inner.events.len() + 1),
+            kind: EventKind::Delivery,
+            path: path.parse().ok(),
+            hidden: None,
+            revision: None,
+            hash: None,
+            correlation_id: String::new(),
+            by_system: true,
+            at_ms: Some(1_700_000_000_000),
+            content: None,
+        };
+        inner.events.push(event);
+    }
+
+    /// A draft takes the name that its provider gave it: one revision for both events.
+    pub fn move_draft(&self, from: &str, to: &str) {
+        let mut inner = self.inner.lock();
+        let file = inner.files.remove(from).expect("a draft");
+        inner.revisions += 1;
+        let revision = Revision::new(&format!("rev_{}", inner.revisions));
+        for (kind, path, hash) in [(EventKind::Deleted, from, None), (EventKind::Created, to, Some(ContentHash::of(&file.bytes)))]
+        {
+            let event = RemoteEvent {
+                id: format!("evt_{}", inner.events.len() + 1),
+                kind,
+                path: path.parse().ok(),
+                hidden: None,
+                revision: Some(revision.clone()),
+                hash,
+                correlation_id: "consumer".into(),
+                by_system: true,
+                at_ms: Some(1_700_000_000_000 + inner.revisions as i64),
+                content: None,
+            };
+            inner.events.push(event);
+        }
+        inner.files.insert(to.into(), Stored { revision, ..file });
     }
 
     pub fn set_down(&self, down: bool) {
@@ -100,6 +195,11 @@ impl FakeRemote {
         if let Some((kind, false)) = fault {
             return Err(error(kind, method, path.as_str(), None));
         }
+        if new.is_none()
+            && let Some(kind) = inner.delete_faults.pop()
+        {
+            return Err(error(kind, method, path.as_str(), None));
+        }
         let current = inner.files.get(path.as_str()).map(|f| f.revision.clone());
         let said = expected.map_or("0".into(), ToString::to_string);
         match (&current, expected) {
@@ -112,10 +212,20 @@ impl FakeRemote {
         }
         inner.log.push(format!("{method} {path} {said}"));
         let revision = inner.apply(path.as_str(), new, op.as_str());
+        let remote_op = format!("op_{}", inner.revisions);
+        inner.ops.push(Delivery {
+            remote_op: remote_op.clone(),
+            path: Some(path.clone()),
+            state: DeliveryState::Pending,
+            attempts: 0,
+            last_error: None,
+            words: String::new(),
+            correlation_id: op.to_string(),
+        });
         if let Some((kind, true)) = fault {
             return Err(error(kind, method, path.as_str(), None));
         }
-        Ok(Accepted { remote_op: Some(format!("op_{}", inner.revisions)), revision: Some(revision), repeated: false })
+        Ok(Accepted { remote_op: Some(remote_op), revision: Some(revision), repeated: false })
     }
 }
 
@@ -137,6 +247,7 @@ impl Inner {
             revision: Some(revision.clone()),
             hash: new.as_ref().map(|(b, _)| ContentHash::of(b)),
             correlation_id: correlation.into(),
+            by_system: false,
             at_ms: Some(1_700_000_000_000 + self.revisions as i64),
             content: None,
         });
@@ -291,5 +402,37 @@ impl Remote for FakeRemote {
         _op: &OpId,
     ) -> Result<Merged, RemoteError> {
         Err(error(ErrorKind::NotFound, "POST", path.as_str(), None))
+    }
+
+    fn delivery(&self, remote_op: &str) -> Result<Delivery, RemoteError> {
+        let inner = self.asked_about("GET", remote_op)?;
+        let found = inner.ops.iter().find(|o| o.remote_op == remote_op).cloned();
+        found.ok_or_else(|| error(ErrorKind::NotFound, "GET", remote_op, None))
+    }
+
+    fn deliveries(&self, cursor: Option<&str>, limit: usize) -> Result<DeliveryPage, RemoteError> {
+        let inner = self.asked_about("GET", "/ops")?;
+        let newest: Vec<Delivery> =
+            inner.ops.iter().rev().skip_while(|o| cursor.is_some_and(|c| o.remote_op != c)).cloned().collect();
+        let mut deliveries: Vec<Delivery> = newest.into_iter().skip(usize::from(cursor.is_some())).collect();
+        let more = deliveries.len() > limit;
+        deliveries.truncate(limit);
+        let next_cursor = deliveries.last().filter(|_| more).map(|o| o.remote_op.clone());
+        Ok(DeliveryPage { deliveries, next_cursor })
+    }
+
+    fn replay(&self, remote_op: &str, op: &OpId) -> Result<(), RemoteError> {
+        let mut inner = self.asked_about("POST", remote_op)?;
+        let found = inner.ops.iter_mut().find(|o| o.remote_op == remote_op);
+        let found = found.ok_or_else(|| error(ErrorKind::NotFound, "POST", remote_op, None))?;
+        if found.state != DeliveryState::DeadLettered {
+            return Err(error(ErrorKind::Conflict, "POST", remote_op, None));
+        }
+        (found.state, found.last_error, found.correlation_id) = (DeliveryState::Pending, None, op.to_string());
+        Ok(())
+    }
+
+    fn token_mark(&self) -> u64 {
+        self.inner.lock().token
     }
 }

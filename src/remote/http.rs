@@ -3,6 +3,7 @@
 //! Each call is one request; only a 401 is answered by one more, when the source of the token has another one. The deadline of
 //! a call covers all of it. Nothing is repeated here: that is the queue's decision, which knows what a repeat would mean.
 
+use std::hash::{Hash, Hasher};
 use std::io::Read;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
@@ -14,7 +15,10 @@ use serde::de::DeserializeOwned;
 
 use super::reply::{Call, ERROR_READ_MAX, Reply};
 use super::token::{Token, TokenError, TokenSource, Tokens};
-use super::wire::{AcceptedBody, EventsBody, FileBody, Identity, MergeBody, MergedBody, PutBody, TreeBody, below_root};
+use super::wire::{
+    AcceptedBody, EventsBody, FileBody, Identity, MergeBody, MergedBody, OpBody, OpsBody, PutBody, TreeBody, below_root,
+    usable_op,
+};
 use super::*;
 
 /// Entries asked for in one page.
@@ -28,6 +32,9 @@ const WORKSPACE_MAX: usize = 128;
 
 /// Everything but the unreserved characters of RFC 3986 §2.3, and the slash, which a query may hold as it is (§3.4).
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
+/// The same without the slash: one segment of a path.
+const SEGMENT: &AsciiSet = &QUERY_VALUE.add(b'/');
 
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
@@ -82,6 +89,16 @@ pub enum HttpConfigError {
     Token(TokenError),
     #[error("the HTTP client cannot start: {0}")]
     Client(String),
+}
+
+/// The address to which a wish for another delivery is posted.
+pub fn replay_url(base_url: &str, workspace: &str, remote_op: &str) -> String {
+    let root = base_url.trim_end_matches('/');
+    format!("{root}/v1/workspaces/{workspace}{}", replay_route(remote_op))
+}
+
+fn replay_route(remote_op: &str) -> String {
+    format!("/ops/{}/replay", utf8_percent_encode(remote_op, SEGMENT))
 }
 
 /// A workspace at a relayfile server.
@@ -242,7 +259,7 @@ impl HttpRemote {
         let body: AcceptedBody = reply.json(call)?;
         Ok(Accepted {
             repeated: [&body.status, &body.code].into_iter().any(|s| s.as_deref() == Some("already_applied")),
-            remote_op: body.op_id,
+            remote_op: body.op_id.and_then(usable_op),
             revision: body.target_revision.or(body.revision).filter(|r| !r.is_empty()).map(|r| Revision::new(&r)),
         })
     }
@@ -420,6 +437,39 @@ impl Remote for HttpRemote {
             return Err(call.error(ErrorKind::Corrupt, Some(200), "bad_response", message));
         }
         Ok(page)
+    }
+
+    fn delivery(&self, remote_op: &str) -> Result<Delivery, RemoteError> {
+        let route = format!("/ops/{}", utf8_percent_encode(remote_op, SEGMENT));
+        let call = self.call(Method::GET, &route, self.url(&route, &[]), None);
+        let body: OpBody = self.get_json(&call)?;
+        Ok(body.into_delivery(&self.config.remote_root))
+    }
+
+    fn deliveries(&self, cursor: Option<&str>, limit: usize) -> Result<DeliveryPage, RemoteError> {
+        let limit = limit.clamp(1, DELIVERY_PAGE_MAX).to_string();
+        let mut query = vec![("limit", limit.as_str())];
+        query.extend(cursor.map(|c| ("cursor", c)));
+        let call = self.call(Method::GET, "/ops", self.url("/ops", &query), None);
+        let body: OpsBody = self.get_json(&call)?;
+        let page = body.into_page(&self.config.remote_root);
+        if page.next_cursor.is_some() && page.next_cursor.as_deref() == cursor {
+            let message = format!("the operations do not advance behind {:?}", cursor.unwrap_or_default());
+            return Err(call.error(ErrorKind::Corrupt, Some(200), "bad_response", message));
+        }
+        Ok(page)
+    }
+
+    fn replay(&self, remote_op: &str, op: &OpId) -> Result<(), RemoteError> {
+        let route = replay_route(remote_op);
+        let call = self.call(Method::POST, &route, self.url(&route, &[]), Some(op));
+        self.send(&call, |r| r.header("Content-Length", "0")).map(drop)
+    }
+
+    fn token_mark(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.tokens.current(false).ok().map(|t| t.expose().to_owned()).hash(&mut hasher);
+        hasher.finish()
     }
 
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {

@@ -106,4 +106,20 @@ impl Remote for LateRemote {
     ) -> Result<Merged, RemoteError> {
         self.ask("POST", path.as_str(), |r| r.merge(path, base, base_text, ours, content_type, op))
     }
+
+    fn delivery(&self, remote_op: &str) -> Result<Delivery, RemoteError> {
+        self.ask("GET", remote_op, |r| r.delivery(remote_op))
+    }
+
+    fn deliveries(&self, cursor: Option<&str>, limit: usize) -> Result<DeliveryPage, RemoteError> {
+        self.ask("GET", "/ops", |r| r.deliveries(cursor, limit))
+    }
+
+    fn replay(&self, remote_op: &str, op: &OpId) -> Result<(), RemoteError> {
+        self.ask("POST", remote_op, |r| r.replay(remote_op, op))
+    }
+
+    fn token_mark(&self) -> u64 {
+        self.0.get().map_or(0, |r| r.token_mark())
+    }
 }

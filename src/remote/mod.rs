@@ -17,10 +17,11 @@ mod token;
 mod wire;
 
 pub use error::{ErrorKind, Outcome, RemoteError, classify};
-pub use http::{HttpConfig, HttpConfigError, HttpRemote};
+pub use http::{HttpConfig, HttpConfigError, HttpRemote, replay_url};
 pub use late::LateRemote;
 pub use live::Subscription;
 pub use token::{Credentials, Token, TokenError, TokenSource};
+pub use wire::usable_op;
 
 use std::sync::Arc;
 
@@ -114,6 +115,60 @@ pub struct Accepted {
     pub repeated: bool,
 }
 
+/// How an accepted write stands on its way to the provider behind the remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Nobody has taken it yet. Also a state that this program does not know: it may come to an end that it does.
+    Pending,
+    Running,
+    Succeeded,
+    /// An attempt failed, and the remote goes on trying.
+    Failed,
+    /// Given up; only a replay brings it back.
+    DeadLettered,
+    Canceled,
+}
+
+impl DeliveryState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeliveryState::Pending => "pending",
+            DeliveryState::Running => "running",
+            DeliveryState::Succeeded => "succeeded",
+            DeliveryState::Failed => "failed",
+            DeliveryState::DeadLettered => "dead_lettered",
+            DeliveryState::Canceled => "canceled",
+        }
+    }
+}
+
+/// The delivery of one accepted write, as the remote tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The remote's own operation id.
+    pub remote_op: String,
+    /// `None` when the remote does not say, or says one that is not of this mount.
+    pub path: Option<RemotePath>,
+    pub state: DeliveryState,
+    /// Attempts of the remote at the provider.
+    pub attempts: u32,
+    pub last_error: Option<String>,
+    /// All that was said about the outcome, as JSON, cut at 1 KiB.
+    pub words: String,
+    /// The correlation id of the write, or of its replay.
+    pub correlation_id: String,
+}
+
+/// A page of deliveries, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryPage {
+    pub deliveries: Vec<Delivery>,
+    pub next_cursor: Option<String>,
+}
+
+/// Most deliveries that one page holds.
+pub const DELIVERY_PAGE_MAX: usize = 1000;
+
 /// A change of the remote, from its event feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteEvent {
@@ -127,6 +182,8 @@ pub struct RemoteEvent {
     pub hash: Option<ContentHash>,
     /// The correlation id of the request that caused it; ours carry the operation id.
     pub correlation_id: String,
+    /// The remote itself did it (a draft took the name that its provider gave it), not a client.
+    pub by_system: bool,
     pub at_ms: Option<i64>,
     /// What the file holds, where the event brought it along. Its hash is `hash`, checked.
     pub content: Option<InlineContent>,
@@ -144,6 +201,8 @@ pub enum EventKind {
     Created,
     Updated,
     Deleted,
+    /// The provider has taken or refused a write of the path.
+    Delivery,
     /// An event that is not about the content of a file.
     Other,
 }
@@ -155,6 +214,13 @@ pub struct FeedMark {
     pub before: Option<String>,
     /// What the last applied event says; `None`: none has been applied, the feed was empty.
     pub last: Option<String>,
+}
+
+impl EventKind {
+    /// Tells what a file of the remote holds.
+    pub fn is_content(self) -> bool {
+        matches!(self, EventKind::Created | EventKind::Updated | EventKind::Deleted)
+    }
 }
 
 impl RemoteEvent {
@@ -281,4 +347,18 @@ pub trait Remote: Send + Sync {
         content_type: &str,
         op: &OpId,
     ) -> Result<Merged, RemoteError>;
+
+    /// How the delivery of one accepted write stands. `remote_op` is the remote's id of it. [`ErrorKind::Forbidden`]: the
+    /// token may not read operations.
+    fn delivery(&self, remote_op: &str) -> Result<Delivery, RemoteError>;
+
+    /// The newest deliveries, at most `limit` (1 to [`DELIVERY_PAGE_MAX`]), or those behind `cursor`.
+    fn deliveries(&self, cursor: Option<&str>, limit: usize) -> Result<DeliveryPage, RemoteError>;
+
+    /// Has a dead delivery tried again; the file is not written a second time. [`ErrorKind::Conflict`]: it is not dead (or not
+    /// any more). `op` is sent as the correlation id.
+    fn replay(&self, remote_op: &str, op: &OpId) -> Result<(), RemoteError>;
+
+    /// A number that is another one when the token is another one. Asks nobody.
+    fn token_mark(&self) -> u64;
 }

@@ -5,8 +5,12 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Depth, EventKind, EventPage, InlineContent, ListedFile, RemoteEvent, RemoteFile, TreePage};
+use super::{
+    Delivery, DeliveryPage, DeliveryState, Depth, EventKind, EventPage, InlineContent, ListedFile, RemoteEvent, RemoteFile,
+    TreePage,
+};
 use crate::ids::{ContentHash, Revision};
 use crate::path::{InvalidPath, RemotePath};
 
@@ -192,6 +196,7 @@ pub(super) struct EventBody {
     path: Option<String>,
     revision: Option<String>,
     content_hash: Option<String>,
+    origin: Option<String>,
     correlation_id: Option<String>,
     timestamp: Option<String>,
 }
@@ -217,12 +222,14 @@ impl EventBody {
                 "file.created" => EventKind::Created,
                 "file.updated" => EventKind::Updated,
                 "file.deleted" => EventKind::Deleted,
+                "writeback.succeeded" | "writeback.failed" => EventKind::Delivery,
                 _ => EventKind::Other,
             },
             path,
             revision: self.revision.map(|r| Revision::new(&r)),
             hash: self.content_hash.as_deref().and_then(ContentHash::from_hex),
             correlation_id: self.correlation_id.unwrap_or_default(),
+            by_system: self.origin.as_deref() == Some("system"),
             at_ms: self.timestamp.as_deref().and_then(millis),
             content: None,
         }
@@ -295,6 +302,79 @@ pub(super) struct Identity<'a> {
 pub(super) struct MergedBody {
     pub target_revision: String,
     pub merged_against_revision: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OpsBody {
+    pub items: Option<Vec<Perhaps<OpBody>>>,
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OpBody {
+    op_id: String,
+    path: Option<String>,
+    status: String,
+    attempt_count: Option<Value>,
+    last_error: Option<Value>,
+    provider_result: Option<Value>,
+    correlation_id: Option<String>,
+}
+
+impl OpsBody {
+    pub fn into_page(self, root: &RemotePath) -> DeliveryPage {
+        let told = |item| match item {
+            Perhaps::Is(op) => Some(OpBody::into_delivery(op, root)),
+            Perhaps::IsNot(_) => None,
+        };
+        DeliveryPage {
+            deliveries: self.items.unwrap_or_default().into_iter().filter_map(told).collect(),
+            next_cursor: self.next_cursor.filter(|c| !c.is_empty()),
+        }
+    }
+}
+
+impl OpBody {
+    pub fn into_delivery(self, root: &RemotePath) -> Delivery {
+        let mut words = serde_json::Map::new();
+        words.insert("status".into(), self.status.clone().into());
+        let said =
+            [("attemptCount", &self.attempt_count), ("lastError", &self.last_error), ("providerResult", &self.provider_result)];
+        words.extend(said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
+        let mut words = Value::Object(words).to_string();
+        words.truncate(words.floor_char_boundary(WORDS_MAX));
+        Delivery {
+            remote_op: self.op_id,
+            path: self.path.and_then(|p| below_root(root, &p).ok().flatten()),
+            state: match self.status.as_str() {
+                "running" => DeliveryState::Running,
+                "succeeded" => DeliveryState::Succeeded,
+                "failed" => DeliveryState::Failed,
+                "dead_lettered" => DeliveryState::DeadLettered,
+                "canceled" => DeliveryState::Canceled,
+                _ => DeliveryState::Pending,
+            },
+            attempts: self.attempt_count.and_then(|n| n.as_u64()).map_or(0, |n| n.try_into().unwrap_or(u32::MAX)),
+            last_error: self.last_error.and_then(|e| match e {
+                Value::Null => None,
+                Value::String(text) => Some(text).filter(|t| !t.trim().is_empty()),
+                other => Some(other.to_string()),
+            }),
+            words,
+            correlation_id: self.correlation_id.unwrap_or_default(),
+        }
+    }
+}
+
+/// Bytes of what a provider has said that are kept.
+const WORDS_MAX: usize = 1024;
+
+/// An operation id of the remote that can be asked for: it becomes a segment of a URL, where dots would be resolved away.
+pub fn usable_op(id: String) -> Option<String> {
+    let usable = !id.is_empty() && id.len() <= 256 && !id.bytes().all(|b| b == b'.') && !id.chars().any(char::is_control);
+    usable.then_some(id)
 }
 
 /// The path as the mount names it, below the remote root. `None`: outside of it. The root itself cannot be shown as an entry

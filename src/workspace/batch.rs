@@ -37,6 +37,7 @@ enum Step {
     Refresh(RemotePath),
     Retry { op: OpId, force: bool, outcome: Arc<Mutex<Retried>> },
     OutOfView(OpId),
+    LookSoon(RemotePath),
 }
 
 #[derive(Default)]
@@ -169,6 +170,11 @@ impl Batch {
         self.steps.push(Step::OutOfView(op));
     }
 
+    /// The feed tells of a delivery of something at the path.
+    pub fn look_soon(&mut self, path: &RemotePath) {
+        self.steps.push(Step::LookSoon(path.clone()));
+    }
+
     /// The remote is to be asked about the path, also after a restart.
     pub fn refresh(&mut self, path: &RemotePath) {
         self.steps.push(Step::Refresh(path.clone()));
@@ -206,6 +212,7 @@ impl Batch {
                     }
                 }
                 Step::OutOfView(op) => tx.out_of_view(op)?,
+                Step::LookSoon(path) => tx.look_soon(path)?,
             }
         }
         Ok(())

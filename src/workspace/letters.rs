@@ -90,7 +90,7 @@ impl Workspace {
     pub fn retry(&self, op: &OpId, force: bool) -> FsResult<Retried> {
         let _one_at_a_time = self.letters.lock();
         let Some(letter) = self.journal.operation(op)? else { return Ok(Retried::Unknown) };
-        let needs_payload = letter.state == OpState::Dead && letter.kind == OpKind::Put && letter.sent;
+        let needs_payload = letter.state == OpState::Dead && letter.kind == OpKind::Put && letter.sent && !letter.replay;
         if needs_payload && !self.store.payload_path(op).exists() {
             return Ok(Retried::NoPayload);
         }
@@ -258,6 +258,10 @@ impl Workspace {
 
     /// Shows what the last save of the path holds, which is still on its way to the remote.
     fn return_to_save(&self, tree: &mut Tree, batch: &mut Batch, news: &mut Vec<Invalidation>, op: &Operation) -> FsResult<()> {
+        if op.kind == OpKind::Put && !op.sent {
+            // What it will send is what the file holds now: it was saved after the letter.
+            return Ok(());
+        }
         let (Some(name), Some(parent_path)) = (op.path.name(), op.path.parent()) else { return Ok(()) };
         let (Some(parent), Some(ino)) = (tree.resolve(&parent_path), tree.resolve(&op.path)) else { return Ok(()) };
         if op.kind == OpKind::Delete {

@@ -16,6 +16,7 @@ mod arrivals;
 mod bases;
 mod batch;
 mod content;
+mod drafts;
 mod error;
 mod fetch;
 mod files;

@@ -100,20 +100,28 @@ impl Workspace {
             self.hide(path, why);
         }
         // Only the last event of a path in a page says what is there now.
-        let latest: HashMap<&RemotePath, &str> = events.iter().filter_map(|e| Some((e.path.as_ref()?, e.id.as_str()))).collect();
+        let of_content = events.iter().filter(|e| e.kind.is_content());
+        let latest: HashMap<&RemotePath, &str> = of_content.filter_map(|e| Some((e.path.as_ref()?, e.id.as_str()))).collect();
         let brought: Vec<&RemoteEvent> =
             events.iter().filter(|e| e.path.as_ref().is_some_and(|p| latest.get(p) == Some(&e.id.as_str()))).collect();
         let extensions = self.extensions(&brought);
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
         let mut news = Vec::new();
+        let moved = self.move_drafts(&mut tree, &mut batch, &mut news, events, &latest);
         for event in events {
             let Some(path) = &event.path else { continue };
+            if event.kind == EventKind::Delivery {
+                batch.look_soon(path);
+            }
+            if !event.kind.is_content() {
+                continue;
+            }
             if let Ok(op) = event.correlation_id.parse() {
                 let revision = event.revision.clone().filter(|_| event.kind != EventKind::Deleted);
                 batch.applied(op, revision.map(|revision| Version { revision, hash: event.hash }));
             }
-            if latest.get(path) == Some(&event.id.as_str()) {
+            if latest.get(path) == Some(&event.id.as_str()) && !moved.contains(event.id.as_str()) {
                 batch.cause = Some(event.correlation_id.clone());
                 self.apply_event(&mut tree, &mut batch, &mut news, path, event, extensions.get(path))?;
             }

@@ -19,6 +19,7 @@ mod backoff;
 mod circuit;
 mod dispatcher;
 mod gate;
+mod replay;
 mod worker;
 
 pub use circuit::CircuitState;

@@ -61,6 +61,9 @@ impl Worker {
             return Ok(());
         };
         failpoint::hit("claimed");
+        if op.replay {
+            return self.replay(&op);
+        }
         match self.contents.before_change(&op.path) {
             Ok(()) => {}
             Err(SnapshotError::Remote(e)) => return self.failed(&op, &e, None),
@@ -263,7 +266,7 @@ impl Worker {
         self.retry(op, true, &failure(e, code), e.retry_after)
     }
 
-    fn log_refusal(&self, op: &Operation, e: &RemoteError) {
+    pub(super) fn log_refusal(&self, op: &Operation, e: &RemoteError) {
         // One line of the log, whatever the remote says.
         let body = e.body.split_whitespace().collect::<Vec<_>>().join(" ");
         let (id, kind, path, attempt) = (&op.op, op.kind.as_str(), &op.path, op.attempts + 1);
@@ -273,7 +276,13 @@ impl Worker {
         }
     }
 
-    fn retry(&self, op: &Operation, spends: bool, failure: &Failure, retry_after: Option<Duration>) -> Result<(), JournalError> {
+    pub(super) fn retry(
+        &self,
+        op: &Operation,
+        spends: bool,
+        failure: &Failure,
+        retry_after: Option<Duration>,
+    ) -> Result<(), JournalError> {
         // While the circuit is open it decides when; the row only has to be due by then.
         let wait = if spends { backoff::delay(op.spent() + 1, retry_after, fastrand::f64()).as_millis() as i64 } else { 0 };
         let (id, failure) = (op.op.clone(), failure.clone());
@@ -316,7 +325,7 @@ impl Worker {
     }
 }
 
-fn failure(e: &RemoteError, code: &str) -> Failure {
+pub(super) fn failure(e: &RemoteError, code: &str) -> Failure {
     Failure { status: e.status, code: code.to_owned(), message: e.message.clone(), body: e.body.chars().take(1024).collect() }
 }
 

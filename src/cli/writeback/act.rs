@@ -96,6 +96,8 @@ struct Chosen {
     path: String,
     state: &'static str,
     conflict: bool,
+    /// The remote has it, and its provider refused it.
+    delivery: bool,
     /// Nothing at the remote has ever had this path, as far as is known.
     only_here: bool,
 }
@@ -107,12 +109,14 @@ impl Chosen {
             path: row.path.clone(),
             state: row.state,
             conflict: row.code.as_deref() == Some("conflict"),
-            only_here: row.kind == "put" && row.base_revision.is_none(),
+            delivery: row.code.as_deref() == Some("delivery"),
+            only_here: row.kind == "put" && row.base_revision.is_none() && row.code.as_deref() != Some("delivery"),
         })
     }
 
     fn after_discard(&self) -> &'static str {
         match self.only_here {
+            _ if self.delivery => "would be discarded; the remote keeps its file as it is",
             true => "would be discarded; the remote has no such file, so it would disappear",
             false => "would be discarded; its file would return to the remote's version",
         }
@@ -255,6 +259,16 @@ impl Hands {
                 ),
                 Exit::Healthy,
             ),
+            Retried::Queued if letter.delivery => line(
+                "queued",
+                match self {
+                    Hands::Live(_) => "the remote is asked now to deliver it again; nothing is written a second time".into(),
+                    Hands::Own(_) => format!(
+                        "the remote will be asked to deliver it again with the next mount, or with: relayfile writeback drain {place}"
+                    ),
+                },
+                Exit::Healthy,
+            ),
             Retried::Queued => line("queued", self.when_it_goes(&place), Exit::Healthy),
             Retried::AlreadyQueued => line("already_queued", "is queued already".into(), Exit::Healthy),
             Retried::InFlight => line(
@@ -294,6 +308,9 @@ impl Hands {
         };
         let line = |outcome, message: String, exit| Ok(letter.line(outcome, message, exit));
         match outcome {
+            Discarded::Done if letter.delivery => {
+                line("discarded", "discarded; the remote keeps its file as it is".into(), Exit::Healthy)
+            }
             Discarded::Done => {
                 let trash = view.place.state_dir.join("trash").join(format!("{}.payload", letter.id));
                 line("discarded", format!("discarded; until the next start its content is {}", shell_word(&trash)), Exit::Healthy)

@@ -7,7 +7,7 @@ use super::args;
 use super::view::{Row, View};
 use super::{Exit, op_id, plain, table, view};
 use crate::cli::{out, say};
-use crate::journal::now_ms;
+use crate::journal::{DeliveryNumbers, now_ms};
 use crate::preflight::{Code, Problem};
 
 #[derive(Serialize)]
@@ -20,6 +20,7 @@ struct StatusJson<'a> {
     dead_lettered: Vec<Value>,
     last_error_by_provider: &'a std::collections::BTreeMap<String, super::view::ErrorRow>,
     oldest_pending_at: Option<String>,
+    delivery: &'a DeliveryNumbers,
     malformed: Vec<Value>,
     state_dir: String,
     mountpoint: Option<&'a str>,
@@ -43,6 +44,7 @@ pub fn status(o: &args::Status) -> Result<Exit, Problem> {
             dead_lettered: view.letters.iter().map(dead).collect(),
             last_error_by_provider: &view.errors,
             oldest_pending_at: view.oldest_ms.map(crate::deadletter::rfc3339),
+            delivery: &view.delivery,
             malformed: view.malformed.iter().map(|(file, why)| json!({"file": file, "why": why})).collect(),
             state_dir: view.place.state_dir.display().to_string(),
             mountpoint: view.mountpoint.as_deref(),
@@ -68,6 +70,12 @@ fn status_text(view: &View) {
     out(format_args!("failed: {}", view.failed));
     out(format_args!("dead-lettered: {}", view.letters.len()));
     out(format_args!("in flight: {}", view.in_flight));
+    let d = &view.delivery;
+    if d.unresolved + d.refused + d.lost > 0 || d.unknown.is_some() {
+        let unknown = d.unknown.as_deref().map(|why| format!(" ({})", plain(why))).unwrap_or_default();
+        let (unresolved, refused, lost) = (d.unresolved, d.refused, d.lost);
+        out(format_args!("delivery: {unresolved} on the way to the provider, {refused} refused, {lost} unknown{unknown}"));
+    }
     if let Some(at) = view.oldest_ms {
         out(format_args!("oldest: waits for {}", age(at)));
     }

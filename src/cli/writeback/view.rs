@@ -10,7 +10,7 @@ use super::place::Place;
 use crate::config::{Identity, IdentityFile};
 use crate::deadletter::{self, Letter, PastAttempt, Record, Sidecar, SidecarCode, rfc3339};
 use crate::ids::OpId;
-use crate::journal::{JournalError, Look, OpState, Operation};
+use crate::journal::{DeliveryNumbers, JournalError, Look, OpState, Operation};
 use crate::path::RemotePath;
 use crate::policy::Policy;
 use crate::preflight::{Code, Problem, shell_word};
@@ -35,6 +35,8 @@ pub struct View {
     pub open: Vec<Row>,
     pub letters: Vec<Row>,
     pub errors: BTreeMap<String, ErrorRow>,
+    /// What has become of what the remote has accepted.
+    pub delivery: DeliveryNumbers,
     /// Files in `dead-letter/` that are no records, or of another state: name and reason.
     pub malformed: Vec<(String, String)>,
     look: Option<Look>,
@@ -159,6 +161,7 @@ impl View {
             open: Vec::new(),
             letters: Vec::new(),
             errors: BTreeMap::new(),
+            delivery: DeliveryNumbers::default(),
             malformed: Vec::new(),
             look: None,
         };
@@ -196,6 +199,7 @@ impl View {
             };
             self.errors.insert(provider, row);
         }
+        self.delivery = look.delivery_numbers()?;
         self.look = Some(look);
         Ok(())
     }

@@ -261,6 +261,8 @@ mod reads {
 
 mod listings;
 
+mod operations;
+
 mod refusals;
 
 /// A long body that meets a reset, then a health check.

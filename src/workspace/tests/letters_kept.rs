@@ -357,3 +357,18 @@ fn a_save_made_over_unflushed_bytes_stays_when_they_are_let_go() {
     assert_eq!(second.drain(), 0);
     assert_eq!(remote.content("/b").unwrap(), b"saved");
 }
+
+#[test]
+fn discarding_a_letter_leaves_a_save_alone_that_was_made_after_it_and_waits() {
+    let (_dir, rig) = rig(&[("/f", b"old")]);
+    rig.remote.fail_next(ErrorKind::Rejected, false);
+    rig.save("/f", b"refused").unwrap();
+    assert_eq!((short_drain(&rig), dead(&rig).len()), (0, 1));
+    let letter = dead(&rig)[0].op.clone();
+    rig.gate.close();
+    rig.save("/f", b"corrected").unwrap();
+    rig.ws.discard(&letter).unwrap();
+    assert_eq!(rig.read("/f").unwrap(), b"corrected");
+    assert_eq!(short_drain(&rig), 0);
+    assert_eq!(rig.remote.content("/f").unwrap(), b"corrected");
+}

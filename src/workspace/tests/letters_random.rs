@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::letters::{dead, half};
 use super::*;
+use crate::delivery::Following;
 use crate::ids::ContentHash;
 use crate::journal::{OpKind, Retried};
+use crate::remote::DeliveryState;
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -25,12 +27,20 @@ enum Act {
     Follow,
     Retry(usize, bool),
     Discard(usize),
+    /// The provider takes or refuses what was written last to a path, and that is looked at.
+    Deliver(usize, DeliveryState),
 }
 
 const PATHS: [&str; 4] = ["/a", "/b", "/d/a", "/d/b"];
 
 fn act() -> impl Strategy<Value = Act> {
     let p = 0..PATHS.len();
+    let state = prop_oneof![
+        1 => Just(DeliveryState::Succeeded),
+        2 => Just(DeliveryState::DeadLettered),
+        1 => Just(DeliveryState::Canceled),
+        1 => Just(DeliveryState::Running)
+    ];
     let kind = prop_oneof![Just(ErrorKind::Rejected), Just(ErrorKind::Unreachable), Just(ErrorKind::Transient)];
     prop_oneof![
         5 => p.clone().prop_map(Act::Save),
@@ -38,7 +48,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => p.clone().prop_map(Act::Unlink),
         3 => (p.clone(), p.clone()).prop_map(|(a, b)| Act::Rename(a, b)),
         2 => p.clone().prop_map(Act::OtherWrites),
-        1 => p.prop_map(Act::OtherRemoves),
+        1 => p.clone().prop_map(Act::OtherRemoves),
+        3 => (p, state).prop_map(|(p, state)| Act::Deliver(p, state)),
         4 => (kind, any::<bool>()).prop_map(|(k, applied)| Act::Fail(k, applied && k != ErrorKind::Rejected)),
         3 => Just(Act::Drain),
         1 => Just(Act::Crash),
@@ -150,6 +161,13 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
                     rig.ws.retry(&letter.op, force).unwrap();
                 }
             }
+            Act::Deliver(p, state) => {
+                if remote.delivery_of(PATHS[p]).is_some() {
+                    remote.deliver(PATHS[p], state, Some("no"));
+                }
+                let later = crate::journal::now_ms() + 10 * 60_000;
+                Following::new(rig.ws.journal().clone(), remote.clone()).step(later).unwrap();
+            }
             Act::Discard(n) => {
                 if let Some(letter) = dead(&rig).get(n) {
                     let payload = std::fs::read(rig.ws.payload_path(&letter.op)).ok();
@@ -170,7 +188,7 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
     }
     let arrived: HashSet<ContentHash> = events.iter().filter_map(|e| e.hash).collect();
     let mut letters = HashSet::new();
-    for letter in dead(&rig).iter().filter(|l| l.kind == OpKind::Put) {
+    for letter in dead(&rig).iter().filter(|l| l.kind == OpKind::Put && !l.replay) {
         let payload = std::fs::read(rig.ws.payload_path(&letter.op));
         prop_assert!(payload.is_ok(), "{} of {} has no payload", letter.op, letter.path);
         letters.insert(ContentHash::of(&payload.unwrap_or_default()));
@@ -188,7 +206,13 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
     // What is left is ended by force, or by letting it go.
     for letter in dead(&rig) {
         let outcome = rig.ws.retry(&letter.op, true).unwrap();
-        if outcome != Retried::Queued {
+        let delivery = letter.remote_op.as_ref().filter(|_| letter.replay).map(|id| remote.delivery(id).unwrap());
+        let canceled = delivery.is_some_and(|d| d.state == DeliveryState::Canceled);
+        if canceled {
+            // Nothing brings it back, so that its letter stays one.
+            settle(&rig);
+            rig.ws.discard(&letter.op).unwrap();
+        } else if outcome != Retried::Queued {
             rig.ws.discard(&letter.op).unwrap();
         }
         prop_assert_eq!(settle(&rig), 0, "the forced {} of {} is stuck", letter.kind.as_str(), letter.path);
