@@ -51,3 +51,18 @@ wait_for() {
         sleep 0.1
     done
 }
+
+# cargo_tool CRATE VERSION — installs a program of crates.io once per user, and sets `tool` to its path.
+cargo_tool() {
+    local root=${XDG_CACHE_HOME:-$HOME/.cache}/relayfile-tests/$1-$2
+    tool=$root/bin/$1
+    [ -x "$tool" ] || cargo install --locked --quiet "$1" --version "$2" --root "$root"
+}
+
+# Sets `bin` to the directory of the programs: RELAYFILE_BIN_DIR, or what was built last for release, else for tests.
+find_programs() {
+    for bin in ${RELAYFILE_BIN_DIR:+"$RELAYFILE_BIN_DIR"} target/release target/debug; do
+        [ ! -x "$bin/relayfile-mount" ] || { bin=$(cd "$bin" && pwd) && return; }
+    done
+    fail "no programs are built: cargo build --bins, or name their directory in RELAYFILE_BIN_DIR"
+}

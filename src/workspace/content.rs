@@ -64,6 +64,10 @@ impl Workspace {
 
     /// `flags` are open(2)'s; O_TRUNC is applied here, and then nothing is fetched.
     pub fn open(&self, ino: Ino, flags: i32) -> FsResult<Opened> {
+        if flags & libc::O_TRUNC != 0 && !wants_write(flags) {
+            // Linux cuts the file also then (open(2), BUGS), and this handle will commit nothing.
+            self.truncate(ino, 0)?;
+        }
         let mut tree = self.tree.write();
         let node = tree.get(ino).ok_or(FsError::NOT_FOUND)?;
         let Some(file) = node.file() else {
@@ -74,6 +78,9 @@ impl Workspace {
             return Err(FsError::Need(Need::Content(ino)));
         }
         let working = if truncate { self.truncate_now(&mut tree, ino, 0)? } else { self.working(&mut tree, ino)? };
+        if truncate && let Some(n) = tree.get_mut(ino) {
+            n.mode = without_set_ids(n.mode); // as a write does (inode(7))
+        }
         Ok(self.add_handle(&mut tree, ino, working, flags))
     }
 
