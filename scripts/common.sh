@@ -59,10 +59,11 @@ cargo_tool() {
     [ -x "$tool" ] || cargo install --locked --quiet "$1" --version "$2" --root "$root"
 }
 
-# Sets `bin` to the directory of the programs: RELAYFILE_BIN_DIR, or what was built last for release, else for tests.
+# Sets `bin` to the directory of the programs: RELAYFILE_BIN_DIR, or of target/release and target/debug what is newer.
 find_programs() {
-    for bin in ${RELAYFILE_BIN_DIR:+"$RELAYFILE_BIN_DIR"} target/release target/debug; do
-        [ ! -x "$bin/relayfile-mount" ] || { bin=$(cd "$bin" && pwd) && return; }
-    done
-    fail "no programs are built: cargo build --bins, or name their directory in RELAYFILE_BIN_DIR"
+    bin=${RELAYFILE_BIN_DIR:-target/release}
+    [ -n "${RELAYFILE_BIN_DIR-}" ] || [ ! target/debug/relayfile-mount -nt "$bin/relayfile-mount" ] || bin=target/debug
+    [ -x "$bin/relayfile-mount" ] || fail "no programs in $bin: cargo build --bins, or name their directory in RELAYFILE_BIN_DIR"
+    bin=$(cd "$bin" && pwd)
+    echo "programs: $bin"
 }
