@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::process::Command;
 
 use fuse_tests::{Mount, Server, sys};
 
@@ -70,15 +71,36 @@ fn an_unlinked_file_is_cut_written_and_read_by_its_handles() {
     assert!(server.paths().is_empty());
 }
 
+fn open_cutting(mount: &Mount, name: &str) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(mount.at(name))
+}
+
 #[test]
 fn opening_for_reading_with_o_trunc_cuts_the_file_as_linux_does() {
     let (server, mount) = with_file();
-    let flags = libc::O_RDONLY | libc::O_TRUNC;
     let mut text = String::new();
-    OpenOptions::new().read(true).custom_flags(flags).open(mount.at("f")).unwrap().read_to_string(&mut text).unwrap();
+    open_cutting(&mount, "f").unwrap().read_to_string(&mut text).unwrap();
     assert_eq!((text.as_str(), fs::read_to_string(mount.at("f")).unwrap().as_str()), ("", ""));
     mount.wait_clean();
     assert_eq!(server.text("/f"), "");
+}
+
+#[test]
+fn a_program_that_runs_is_not_cut() {
+    let (_server, mount) = with_file();
+    fs::copy("/bin/sleep", mount.at("program")).unwrap();
+    let whole = fs::read(mount.at("program")).unwrap();
+    let mut running = Command::new(mount.at("program")).arg("60").spawn().unwrap();
+    let writing = || OpenOptions::new().write(true).open(mount.at("program"));
+    for attempt in (0..20).flat_map(|_| [open_cutting(&mount, "program"), writing()]) {
+        assert_eq!(attempt.unwrap_err().raw_os_error(), Some(libc::ETXTBSY));
+    }
+    assert!(running.try_wait().unwrap().is_none(), "the program still runs");
+    assert_eq!(fs::read(mount.at("program")).unwrap(), whole);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    // The kernel tells the end of the program behind its back.
+    fuse_tests::until("the file is free", || open_cutting(&mount, "program").is_ok());
 }
 
 #[test]
