@@ -68,13 +68,13 @@ pub fn make_fifo(path: &Path) -> io::Result<()> {
     done(unsafe { libc::mkfifo(path.as_ptr(), 0o644) })
 }
 
-/// Lets users open `/dev/fuse` where only root may (a machine without udev's rule, many containers), for the calling thread
-/// and the processes that it starts: they get a mount namespace of their own with another node there. The machine keeps its own.
+/// Gives `/dev/fuse` a mode, for the calling thread and the processes that it starts: where it has another one (a machine without
+/// udev's rule, many containers), they get a mount namespace of their own with another node there. The machine keeps its own.
 /// `dir` is an existing directory, used for a moment.
-pub fn let_users_open_fuse(dir: &Path) -> io::Result<()> {
+pub fn fuse_device_with_mode(dir: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let device = Path::new("/dev/fuse").metadata()?;
-    if device.mode() & 0o006 == 0o006 {
+    if device.mode() & 0o777 == mode {
         return Ok(());
     }
     let node = c_path(&dir.join("fuse"));
@@ -91,7 +91,7 @@ pub fn let_users_open_fuse(dir: &Path) -> io::Result<()> {
     // SAFETY: the string ends with NUL and outlives the calls.
     done(unsafe { libc::mknod(node.as_ptr(), libc::S_IFCHR, device.rdev()) })?;
     // SAFETY: as above; apart from mknod because of the umask.
-    done(unsafe { libc::chmod(node.as_ptr(), 0o666) })?;
+    done(unsafe { libc::chmod(node.as_ptr(), mode) })?;
     mount(&node, c"/dev/fuse", c"", libc::MS_BIND)?;
     // SAFETY: the string ends with NUL and outlives the call.
     done(unsafe { libc::umount2(dir.as_ptr(), libc::MNT_DETACH) })

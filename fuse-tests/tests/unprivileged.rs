@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fuse_tests::{Mount, Options, Server, require, run};
+use fuse_tests::{Mount, Options, Server, is_mounted, output, require, run, sys};
 
 fn with_file() -> (Server, Mount) {
     require(&["fusermount3", "python3", "setfattr", "getfattr"]);
@@ -119,4 +119,16 @@ print(os.pread(fd, 100, 0))
     assert_eq!(server.paths(), ["/f", "/renamed"]);
     let content = server.get("/renamed").unwrap().content;
     assert_eq!((content.len(), &content[..7], &content[99_997..]), (100_000, &b"HELLO!\0"[..], &b"end"[..]));
+}
+
+#[test]
+fn a_device_for_root_only_is_said_with_its_remedy() {
+    let server = Server::start();
+    let mount = Mount::unstarted(&server, Options::unprivileged());
+    sys::fuse_device_with_mode(&mount.home().join("dev"), 0o600).unwrap();
+    let out = output(mount.command().arg("--foreground"));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success(), "{said}");
+    assert!(said.contains("[FUSE_UNAVAILABLE]") && said.contains("chmod 666 /dev/fuse"), "{said}");
+    assert!(!is_mounted(&mount.path()) && !mount.state_dir().exists(), "nothing is made");
 }
