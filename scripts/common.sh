@@ -51,3 +51,19 @@ wait_for() {
         sleep 0.1
     done
 }
+
+# cargo_tool CRATE VERSION — installs a program of crates.io once per user, and sets `tool` to its path.
+cargo_tool() {
+    local root=${XDG_CACHE_HOME:-$HOME/.cache}/relayfile-tests/$1-$2
+    tool=$root/bin/$1
+    [ -x "$tool" ] || cargo install --locked --quiet "$1" --version "$2" --root "$root"
+}
+
+# Sets `bin` to the directory of the programs: RELAYFILE_BIN_DIR, or of target/release and target/debug what is newer.
+find_programs() {
+    bin=${RELAYFILE_BIN_DIR:-target/release}
+    [ -n "${RELAYFILE_BIN_DIR-}" ] || [ ! target/debug/relayfile-mount -nt "$bin/relayfile-mount" ] || bin=target/debug
+    [ -x "$bin/relayfile-mount" ] || fail "no programs in $bin: cargo build --bins, or name their directory in RELAYFILE_BIN_DIR"
+    bin=$(cd "$bin" && pwd)
+    echo "programs: $bin"
+}

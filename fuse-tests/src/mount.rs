@@ -1,6 +1,7 @@
 //! A mount of a test: a real process on a real mountpoint.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -13,6 +14,8 @@ use crate::{Server, binary, eventually, sys, until};
 
 /// A test that holds a mount longer than this hangs: its mount is killed, and what waits for it gets ENOTCONN.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
+/// `nobody` on most systems; whatever it is called, it has no rights.
+const UNPRIVILEGED: u32 = 65_534;
 /// How much of the log a failing test prints, in bytes.
 const LOG_TAIL: usize = 8000;
 
@@ -27,11 +30,13 @@ pub struct Options {
     pub env: Vec<(&'static str, String)>,
     /// Waits until the whole tree is known. Not possible while the remote does not answer.
     pub learned: bool,
+    /// The number of the user and group that mount, by fusermount3; root when `None`.
+    pub user: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { settle: "100ms", flags: Vec::new(), env: Vec::new(), learned: true }
+        Options { settle: "100ms", flags: Vec::new(), env: Vec::new(), learned: true, user: None }
     }
 }
 
@@ -44,6 +49,11 @@ impl Options {
     /// Nothing is uploaded while the mount runs, unless something asks for it.
     pub fn never_settle() -> Options {
         Options { settle: "1h", ..Options::default() }
+    }
+
+    /// Mounted by a user without rights, whom even root cannot follow into the mount: see [`Mount::user_command`].
+    pub fn unprivileged() -> Options {
+        Options { user: Some(UNPRIVILEGED), ..Options::default() }
     }
 
     pub fn flag(mut self, flag: &str) -> Options {
@@ -85,6 +95,10 @@ impl Mount {
         std::fs::create_dir(dir.path().join("ws")).expect("a mountpoint");
         let (url, token_file) = (server.url().to_owned(), server.token_file());
         let (path, state_dir) = (dir.path().join("ws"), dir.path().join("state"));
+        let token_file = match options.user {
+            Some(user) => hand_over(dir.path(), &token_file, user),
+            None => token_file,
+        };
         Mount { dir, path, state_dir, url, token_file, options, process: None, watchdog: None }
     }
 
@@ -137,11 +151,23 @@ impl Mount {
 
     /// The command line of this mount, in an environment of its own.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary("relayfile-mount"));
+        let mut command = match self.options.user {
+            Some(_) => self.user_command(&self.dir.path().join(COPY)),
+            None => Command::new(binary("relayfile-mount")),
+        };
         isolate(&mut command, self.dir.path());
         command.args(["--base-url", &self.url, "--workspace", WORKSPACE, "--settle", self.options.settle, "-v"]);
         command.arg("--token-file").arg(&self.token_file).arg("--state-dir").arg(self.state_dir());
         command.args(&self.options.flags).arg(self.path()).envs(self.options.env.iter().map(|(k, v)| (k, v)));
+        command
+    }
+
+    /// A program run by the user who mounts.
+    pub fn user_command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        if let Some(user) = self.options.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 
@@ -300,7 +326,12 @@ impl Mount {
     }
 
     fn try_state(&self) -> Option<Value> {
-        serde_json::from_slice(&std::fs::read(self.at(".relay/state.json")).ok()?).ok()
+        let file = self.at(".relay/state.json");
+        let bytes = match self.options.user {
+            Some(_) => crate::output(self.user_command(Path::new("cat")).arg(file)).stdout,
+            None => std::fs::read(file).ok()?,
+        };
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// `.relay/state.json`.
@@ -362,7 +393,8 @@ impl Drop for Mount {
 /// Whether something is mounted at exactly this path.
 pub fn is_mounted(path: &Path) -> bool {
     let path = path.to_str().expect("a path of the harness is UTF-8");
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc/self/mountinfo");
+    // Of the thread, not of the process: an unprivileged test may have a mount namespace of its own.
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("/proc/thread-self/mountinfo");
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(path))
 }
 
@@ -375,6 +407,24 @@ pub fn processes_about(path: &Path) -> Vec<u32> {
     };
     let all = std::fs::read_dir("/proc").expect("/proc");
     all.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter(names_it).collect()
+}
+
+/// What the directory of an unprivileged mount calls its program.
+const COPY: &str = "relayfile-mount";
+
+/// Gives a user what a mount needs: its directories, the token, and the program, which may lie where only root gets in.
+/// Returns where the token is then.
+fn hand_over(dir: &Path, token_file: &Path, user: u32) -> PathBuf {
+    let device = dir.join("dev");
+    std::fs::create_dir(&device).expect("a directory");
+    sys::fuse_device_with_mode(&device, 0o666).expect("a /dev/fuse that users can open");
+    let token = dir.join("token");
+    std::fs::copy(token_file, &token).expect("a copy of the token");
+    std::fs::copy(binary("relayfile-mount"), dir.join(COPY)).expect("a copy of the program");
+    for path in [dir, &dir.join("ws"), &token] {
+        sys::chown(path, user, user).expect("a new owner");
+    }
+    token
 }
 
 /// Nothing of the user who runs the tests reaches the program: no home, no configuration, no token.

@@ -82,6 +82,35 @@ pub fn make_fifo(path: &Path) -> io::Result<()> {
     done(unsafe { libc::mkfifo(path.as_ptr(), 0o644) })
 }
 
+/// Gives `/dev/fuse` a mode, for the calling thread and the processes that it starts: where it has another one (a machine without
+/// udev's rule, many containers), they get a mount namespace of their own with another node there. The machine keeps its own.
+/// `dir` is an existing directory, used for a moment.
+pub fn fuse_device_with_mode(dir: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let device = Path::new("/dev/fuse").metadata()?;
+    if device.mode() & 0o777 == mode {
+        return Ok(());
+    }
+    let node = c_path(&dir.join("fuse"));
+    let dir = c_path(dir);
+    let mount = |source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong| {
+        // SAFETY: the strings end with NUL and outlive the call; there is no data.
+        done(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) })
+    };
+    // SAFETY: unshare takes integers only.
+    done(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE)?;
+    // Not in `dir` itself: where that lies, devices may not work.
+    mount(c"tmpfs", &dir, c"tmpfs", 0)?;
+    // SAFETY: the string ends with NUL and outlives the calls.
+    done(unsafe { libc::mknod(node.as_ptr(), libc::S_IFCHR, device.rdev()) })?;
+    // SAFETY: as above; apart from mknod because of the umask.
+    done(unsafe { libc::chmod(node.as_ptr(), mode) })?;
+    mount(&node, c"/dev/fuse", c"", libc::MS_BIND)?;
+    // SAFETY: the string ends with NUL and outlives the call.
+    done(unsafe { libc::umount2(dir.as_ptr(), libc::MNT_DETACH) })
+}
+
 /// Makes the child of a command die with the thread that starts it, so that an aborted test leaves no process behind.
 pub fn die_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;

@@ -21,7 +21,12 @@ pub(super) struct Handle {
     pub ino: Ino,
     pub working: Arc<Working>,
     pub writable: bool,
+    /// Opened by execve(2), and kept until the program ends.
+    pub executed: bool,
 }
+
+/// What the kernel adds to the flags of an open by execve(2) (`__FMODE_EXEC` in include/linux/fs.h).
+const FMODE_EXEC: i32 = 0x20;
 
 fn wants_write(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
@@ -50,22 +55,31 @@ impl Workspace {
 
     fn add_handle(&self, tree: &mut Tree, ino: Ino, working: Arc<Working>, flags: i32) -> Opened {
         let fh = self.next_fh.fetch_add(1, Ordering::Relaxed);
-        let writable = wants_write(flags);
+        let (writable, executed) = (wants_write(flags), flags & FMODE_EXEC != 0);
         let mut keep_cache = true;
         if let Some(n) = tree.get_mut(ino) {
             n.opens += 1;
             n.writers += u32::from(writable);
             if let Some(f) = n.file_mut() {
                 keep_cache = !std::mem::take(&mut f.pages_stale);
+                f.running += u32::from(executed);
             }
         }
-        self.handles.write().insert(fh, Arc::new(Handle { ino, working, writable }));
+        self.handles.write().insert(fh, Arc::new(Handle { ino, working, writable, executed }));
         Opened { fh, keep_cache }
     }
 
     /// `flags` are open(2)'s; O_TRUNC is applied here, and then nothing is fetched. EACCES for writing what the token does not
-    /// let be written.
+    /// let be written. ETXTBSY for O_RDONLY with O_TRUNC of a file that is being executed: with write access the kernel says so
+    /// before it asks, here only when the file is cut already.
     pub fn open(&self, ino: Ino, flags: i32) -> FsResult<Opened> {
+        if flags & libc::O_TRUNC != 0 && !wants_write(flags) {
+            if self.tree.read().get(ino).and_then(Node::file).is_some_and(|f| f.running > 0) {
+                return errno(libc::ETXTBSY);
+            }
+            // Linux cuts the file also then (open(2)), and a handle that cannot write will commit nothing.
+            self.truncate(ino, 0)?;
+        }
         let mut tree = self.tree.write();
         let node = tree.get(ino).ok_or(FsError::NOT_FOUND)?;
         let Some(file) = node.file() else {
@@ -79,6 +93,9 @@ impl Workspace {
             return Err(FsError::Need(Need::Content(ino)));
         }
         let working = if truncate { self.truncate_now(&mut tree, ino, 0)? } else { self.working(&mut tree, ino)? };
+        if truncate && let Some(n) = tree.get_mut(ino) {
+            n.mode = without_set_ids(n.mode); // as a write does (inode(7))
+        }
         Ok(self.add_handle(&mut tree, ino, working, flags))
     }
 
@@ -294,6 +311,9 @@ impl Workspace {
         let Some(n) = tree.get_mut(h.ino) else { return };
         n.opens = n.opens.saturating_sub(1);
         n.writers = n.writers.saturating_sub(u32::from(h.writable));
+        if let Some(f) = n.file_mut() {
+            f.running = f.running.saturating_sub(u32::from(h.executed));
+        }
         if n.opens == 0
             && let Some(f) = n.file_mut()
             && f.working.as_ref().is_none_or(|w| !w.has_uncommitted())

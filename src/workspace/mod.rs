@@ -292,8 +292,8 @@ impl Workspace {
         if set.uid.is_some() || set.gid.is_some() {
             node.uid = set.uid.unwrap_or(node.uid);
             node.gid = set.gid.unwrap_or(node.gid);
-            // chown(2): an executable loses set-user-ID and set-group-ID when its owner changes.
-            if node.kind == Kind::File && set.mode.is_none() {
+            // chown(2): what is not a directory loses set-user-ID and set-group-ID when its owner changes.
+            if node.kind != Kind::Dir && set.mode.is_none() {
                 node.mode = without_set_ids(node.mode);
             }
         } else if set.size.is_some() && caller.uid != 0 {

@@ -28,6 +28,8 @@ pub(super) struct FileBody {
     pub stamp: Option<Stamp>,
     /// The open working file, while there are handles.
     pub working: Option<Arc<Working>>,
+    /// Handles by which the file is being executed.
+    pub running: u32,
     /// The kernel may hold pages of an older version: the next open must not keep them.
     pub pages_stale: bool,
     /// Until when an estimate of the size is good enough (the remote could not be asked).
@@ -163,6 +165,7 @@ impl Node {
                 origin: row.origin.map(Box::new),
                 stamp: row.stamp,
                 working: None,
+                running: 0,
                 pages_stale: false,
                 estimate_until: None,
                 unsaved: false,

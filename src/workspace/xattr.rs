@@ -15,6 +15,8 @@ const OWN_PREFIX: &str = "user.relayfile.";
 const VALUE_MAX: usize = 65_536;
 /// Longest list of names in bytes (`XATTR_LIST_MAX`).
 const LIST_MAX: usize = 65_536;
+/// Most bytes of all names and values of one inode: they are in memory as long as the inode is known.
+const ALL_MAX: usize = 1 << 20;
 
 impl Workspace {
     /// ENODATA when there is none.
@@ -52,7 +54,8 @@ impl Workspace {
         })
     }
 
-    /// `flags`: XATTR_CREATE, XATTR_REPLACE. E2BIG and ENOSPC at the limits of xattr(7), EPERM for our own names.
+    /// `flags`: XATTR_CREATE, XATTR_REPLACE. E2BIG and ENOSPC at the limits of xattr(7), ENOSPC also over [`ALL_MAX`], EPERM
+    /// for our own names.
     pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> FsResult<()> {
         self.check_settable(name)?;
         if value.len() > VALUE_MAX {
@@ -66,7 +69,10 @@ impl Workspace {
             false if flags & libc::XATTR_REPLACE != 0 => return errno(libc::ENODATA),
             _ => {}
         }
-        if xattrs.keys().map(|k| k.len() + 1).sum::<usize>() + name.len() > LIST_MAX {
+        let others = || xattrs.iter().filter(|(k, _)| *k != name);
+        let list = others().map(|(k, _)| k.len() + 1).sum::<usize>() + name.len() + 1;
+        let all = others().map(|(_, v)| v.len()).sum::<usize>() + value.len() + list;
+        if list > LIST_MAX || all > ALL_MAX {
             return errno(libc::ENOSPC);
         }
         xattrs.insert(name.into(), value.into());
