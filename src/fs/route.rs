@@ -90,7 +90,7 @@ impl View {
             return refuse(if set.size.is_some() { libc::EACCES } else { libc::EPERM });
         }
         let attr = self.ws.setattr(caller, ino, set)?;
-        Ok((attr, self.attr_ttl(&attr, true)))
+        Ok((attr, self.attr_ttl(&attr, self.ws.size_is_known(ino))))
     }
 
     pub(super) fn readlink(&self, ino: Ino) -> FsResult<OsString> {

@@ -271,6 +271,11 @@ impl Workspace {
         Ok(node.attr(ino))
     }
 
+    /// False while only an estimate of the size is known.
+    pub fn size_is_known(&self, ino: Ino) -> bool {
+        self.tree.read().get(ino).is_none_or(|n| n.size_known)
+    }
+
     /// True while someone has the file open for writing: the kernel must not cache its attributes.
     pub fn is_open_for_write(&self, ino: Ino) -> bool {
         self.tree.read().get(ino).is_some_and(|n| n.writers > 0)

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased, unbounded};
@@ -38,7 +39,10 @@ pub struct Writeback {
     gate: Arc<Gate>,
     stop: Sender<()>,
     wake: Sender<()>,
+    /// How many jobs the workers have finished.
     progress: Arc<(Mutex<u64>, Condvar)>,
+    /// How many they were given.
+    given: Arc<AtomicU64>,
     /// Disconnects when every thread has ended.
     ended: Receiver<()>,
 }
@@ -58,6 +62,7 @@ impl Writeback {
         let (jobs, next_job) = bounded::<OpId>(settings.workers);
         let (report, done) = unbounded::<OpId>();
         let progress = Arc::new((Mutex::new(0), Condvar::new()));
+        let given = Arc::new(AtomicU64::new(0));
         let (alive, ended) = bounded::<()>(0);
         for n in 0..settings.workers {
             let worker = Worker {
@@ -100,13 +105,14 @@ impl Writeback {
             out: HashSet::new(),
             jobs,
             clock: Clock::new(),
+            given: Arc::clone(&given),
         };
         let woken = wake.1;
         std::thread::Builder::new().name("relayfile-disp".into()).spawn(move || {
             let _alive = alive;
             dispatcher.run(&stopped, &woken, &done);
         })?;
-        Ok(Writeback { journal, circuit, gate, stop, wake: wake.0, progress, ended })
+        Ok(Writeback { journal, circuit, gate, stop, wake: wake.0, progress, given, ended })
     }
 
     /// Looks at the queue now; a remote that did not answer is tried at once.
@@ -135,7 +141,9 @@ impl Writeback {
             let refused = *seen > seen_before && self.circuit.state() != CircuitState::Closed;
             let not_there = !self.gate.is_open() && self.gate.failures() > failures_before;
             let given_up = n.in_flight == 0 && (refused || not_there);
-            if left == 0 || given_up || Instant::now() >= deadline {
+            // What a worker does after it has recorded an end belongs to that.
+            let at_rest = *seen == self.given.load(Ordering::Acquire);
+            if at_rest && (left == 0 || given_up) || Instant::now() >= deadline {
                 return Ok(left);
             }
             let step = deadline.min(Instant::now() + Duration::from_millis(100));
@@ -161,6 +169,7 @@ struct Dispatcher {
     out: HashSet<OpId>,
     jobs: Sender<OpId>,
     clock: Clock,
+    given: Arc<AtomicU64>,
 }
 
 /// Notices that the time of day was set back: due times are times of day, because they outlive this process.
@@ -238,6 +247,7 @@ impl Dispatcher {
             }
             self.out.insert(op.clone());
             self.free -= 1;
+            self.given.fetch_add(1, Ordering::AcqRel);
             // Never blocks: there is room for as many as there are free workers.
             if self.jobs.send(op).is_err() {
                 break;
