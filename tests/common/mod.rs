@@ -56,6 +56,15 @@ impl Home {
         self.command(env!("CARGO_BIN_EXE_relayfile"))
     }
 
+    /// `relayfile` where nothing of relayfile is mounted, whatever else this machine has mounted. Needs root.
+    pub fn relayfile_alone(&self) -> Command {
+        let alone =
+            "grep ' fuse.relayfile ' /proc/mounts | cut -d' ' -f2 | while read -r m; do umount -l \"$m\"; done; exec \"$@\"";
+        let mut command = self.command("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", alone, "sh", env!("CARGO_BIN_EXE_relayfile")]);
+        command
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("HOME", self.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
