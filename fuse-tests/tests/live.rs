@@ -362,3 +362,36 @@ fn waking_watchers_fetches_nothing() {
     assert!(!told_of.is_empty());
     assert!(!mount.log().contains("GET /fs/file"), "{}", mount.log());
 }
+
+#[test]
+fn a_token_for_one_directory_follows_that_directory_as_it_happens() {
+    let mut server = Server::start();
+    server.seed([("/m/f", "1"), ("/other/f", "x")]);
+    let mut mount = Mount::unstarted(&server, Options::default().flag("--remote-path").flag("/m"));
+    let token = mount.home().join("scoped-token");
+    let scopes = ["relayfile:fs:read:/m/**", "relayfile:fs:write:/m/**"];
+    fs::write(&token, server.token_for("bob", &scopes)).unwrap();
+    mount.set_token_file(&token);
+    mount.start_again();
+    wait_streaming(&mount);
+    assert_eq!(read(&mount, "f"), "1");
+    for n in 2..12 {
+        server.put("/other/f", n.to_string());
+        server.put("/m/f", n.to_string());
+        until("a change shows", || read(&mount, "f") == n.to_string());
+    }
+    fs::write(mount.at("mine"), "sent").unwrap();
+    mount.wait_clean();
+    assert_eq!(server.text("/m/mine"), "sent");
+    // What happens while it is not connected is found by listing.
+    server.stop();
+    until("the mount notices", || feed(&mount) == "offline");
+    server.start_again();
+    server.put("/m/f", "while away");
+    server.put("/m/new", "new");
+    server.delete("/m/mine");
+    until("all of it shows", || read(&mount, "f") == "while away" && read(&mount, "new") == "new" && !mount.at("mine").exists());
+    wait_streaming(&mount);
+    server.put("/m/f", "and on");
+    until("the next change shows", || read(&mount, "f") == "and on");
+}
