@@ -92,6 +92,7 @@ impl Mount {
                 default(QUIET_CHECK) => {
                     self.engine.workspace.commit_quiet_writers(QUIET_MS);
                     self.engine.workspace.look_at_token();
+                    self.look_for_room();
                     self.session.ttl().set_followed(self.engine.is_followed());
                     if swept.elapsed() >= SWEEP_EVERY {
                         swept = Instant::now();
@@ -111,6 +112,17 @@ impl Mount {
         let deadline = Instant::now() + KERNEL_GRACE;
         self.session.wait_timeout(deadline.saturating_duration_since(Instant::now()));
         self.finish()
+    }
+
+    /// On a full disk: gives free what only might be needed, and ends the refusals when there is room again.
+    fn look_for_room(&self) {
+        let workspace = &self.engine.workspace;
+        if workspace.journal().is_short_of_room() {
+            if let Err(e) = workspace.sweep_bases(Duration::ZERO) {
+                log::debug!("what edits were based on cannot be swept: {e}");
+            }
+            workspace.journal().look_for_room();
+        }
     }
 
     fn finish(self) -> Ended {

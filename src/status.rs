@@ -88,6 +88,8 @@ pub struct Status {
     pub read_only: bool,
     /// Why the remote refuses the token, while it does.
     pub token_refused: Option<String>,
+    /// The disk of the state directory is full.
+    pub short_of_room: bool,
     /// Set when the journal can take no more writes: what failed.
     pub store_failure: Option<String>,
     /// Remote names that cannot be shown.

@@ -172,6 +172,7 @@ impl StatusSource for Board {
             limits: access.limits(&remote_root),
             read_only: access.is_read_only(&remote_root),
             token_refused,
+            short_of_room: journal.is_short_of_room(),
             store_failure: journal.failure().or(unreadable),
             hidden_names: self.workspace.hidden_names(),
         }

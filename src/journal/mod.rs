@@ -11,7 +11,8 @@
 //!
 //! # When a commit fails
 //!
-//! * No room (`SQLITE_FULL`, ENOSPC, EDQUOT): the closures stay at the head of the queue, in order. Their tickets report
+//! * No room (`SQLITE_FULL`, ENOSPC, EDQUOT): first the room that was kept back is used (`reserve`). When that is used up too,
+//!   the closures stay at the head of the queue, in order. Their tickets report
 //!   [`JournalError::Full`]; the next submission tries them again first. So what a caller was told has failed may still be
 //!   recorded once there is room, and what was told to be recorded always was.
 //! * Anything else (I/O error): the store is poisoned. An fsync that failed once is never retried and called durable: every
@@ -23,6 +24,7 @@ mod load;
 mod look;
 mod ops;
 mod queue;
+mod reserve;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -84,6 +86,7 @@ pub struct Journal {
     writer: Arc<writer::Writer>,
     reader: Arc<Mutex<Connection>>,
     path: Arc<PathBuf>,
+    reserve: Arc<reserve::Reserve>,
 }
 
 impl Journal {
@@ -101,8 +104,9 @@ impl Journal {
             return Err(JournalError::Newer { path: path.display().to_string(), found, known: schema::CURRENT });
         }
         let reader = open_reader(&path)?;
-        let writer = Arc::new(writer::Writer::start(db));
-        Ok(Journal { writer, reader: Arc::new(Mutex::new(reader)), path: Arc::new(path) })
+        let reserve = Arc::new(reserve::Reserve::open(state_dir));
+        let writer = Arc::new(writer::Writer::start(db, Arc::clone(&reserve)));
+        Ok(Journal { writer, reader: Arc::new(Mutex::new(reader)), path: Arc::new(path), reserve })
     }
 
     /// Queues a change. Never blocks; closures run in the order of submission. The closure must be repeatable: after a
@@ -135,6 +139,21 @@ impl Journal {
     /// What poisoned the store, if something did.
     pub fn failure(&self) -> Option<String> {
         self.writer.failure()
+    }
+
+    /// The disk of the state directory is full: what would take up more room is to be refused with ENOSPC before it is begun.
+    /// What gives room free, and what was promised, can still be recorded.
+    pub fn is_short_of_room(&self) -> bool {
+        self.reserve.is_short()
+    }
+
+    /// Looks whether there is room again; to be called now and then.
+    pub fn look_for_room(&self) {
+        if self.reserve.take_back() {
+            log::info!("there is room again in the state directory");
+            // What had to wait is tried again with whatever comes next.
+            let _ = self.submit(Durability::Process, |_| Ok(()));
+        }
     }
 
     /// How many transactions have been committed: a change of it means that status may have changed.

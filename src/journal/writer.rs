@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::JournalError;
+use super::reserve::Reserve;
 
 /// How much a commit must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +88,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(db: Connection) -> Writer {
+    pub(super) fn start(db: Connection, reserve: Arc<Reserve>) -> Writer {
         let (queue, jobs) = crossbeam_channel::unbounded();
         let failure = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&failure);
@@ -95,7 +96,9 @@ impl Writer {
         let counter = Arc::clone(&commits);
         let thread = std::thread::Builder::new()
             .name("relayfile-jrnl".into())
-            .spawn(move || Loop { db, jobs, failure: seen, commits: counter, backlog: VecDeque::new(), full: false }.run())
+            .spawn(move || {
+                Loop { db, jobs, failure: seen, commits: counter, backlog: VecDeque::new(), full: false, reserve }.run()
+            })
             .expect("the system has no room for a thread");
         Writer { queue, thread: Mutex::new(Some(thread)), failure, commits }
     }
@@ -134,6 +137,7 @@ struct Loop {
     backlog: VecDeque<Job>,
     /// The last commit found no room: what is in the backlog has been reported as failed once.
     full: bool,
+    reserve: Arc<Reserve>,
 }
 
 impl Loop {
@@ -172,6 +176,11 @@ impl Loop {
                     for job in self.backlog.drain(..n) {
                         job.ticket.settle(Ok(()));
                     }
+                }
+                Err(e) if is_full(&self.db, &e) && self.reserve.give() => {
+                    log::warn!("the disk of the state directory is full; what needs room fails with ENOSPC until there is some");
+                    // What the log holds may have its place in the database already. If not, there is no harm.
+                    let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
                 }
                 Err(e) if is_full(&self.db, &e) => {
                     if !self.full {

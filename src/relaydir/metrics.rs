@@ -8,7 +8,7 @@ use crate::status::{Feed, Status};
 type Metric = (&'static str, &'static str, &'static str, u64);
 
 pub fn render_metrics(s: &Status) -> String {
-    let metrics: [Metric; 16] = [
+    let metrics: [Metric; 17] = [
         ("pending_operations", "gauge", "Operations that wait for their first or next attempt.", s.pending),
         ("in_flight_operations", "gauge", "Operations being sent.", s.in_flight),
         ("dead_letters", "gauge", "Operations that the remote has refused for good.", s.dead),
@@ -24,6 +24,7 @@ pub fn render_metrics(s: &Status) -> String {
         ("followed", "gauge", "1 while the changes of the remote are followed.", u64::from(s.feed.is_followed())),
         ("streaming", "gauge", "1 while they come as they happen.", u64::from(s.feed == Feed::Streaming)),
         ("token_refused", "gauge", "1 while the remote refuses the token.", u64::from(s.token_refused.is_some())),
+        ("short_of_room", "gauge", "1 while the disk of the state directory is full.", u64::from(s.short_of_room)),
         ("store_failed", "gauge", "1 when the journal takes no more writes.", u64::from(s.store_failure.is_some())),
     ];
     let labels = format!("workspace=\"{}\",remote_root=\"{}\"", escaped(&s.workspace_id), escaped(&s.remote_root));

@@ -47,6 +47,8 @@ retrying it asks for another delivery and writes nothing.
 enum Condition {
     /// The journal takes no more writes.
     Error,
+    /// The disk of the state directory is full.
+    Full,
     /// The remote does not answer.
     Offline,
     /// The remote refuses the token.
@@ -64,6 +66,8 @@ impl Condition {
     fn of(s: &Status) -> Condition {
         if s.store_failure.is_some() {
             Condition::Error
+        } else if s.short_of_room {
+            Condition::Full
         } else if s.feed == Feed::Offline {
             Condition::Offline
         } else if s.token_refused.is_some() {
@@ -82,6 +86,7 @@ impl Condition {
     fn word(self) -> &'static str {
         match self {
             Condition::Error => "error",
+            Condition::Full => "full",
             Condition::Offline => "offline",
             Condition::Unauthorized => "unauthorized",
             Condition::Starting => "starting",
@@ -94,6 +99,9 @@ impl Condition {
     fn sentence(self, s: &Status) -> String {
         match self {
             Condition::Error => "the journal cannot be written; saves fail, what was saved before is safe".into(),
+            Condition::Full => {
+                "the disk of the state directory is full; what needs room fails with ENOSPC, removing works".into()
+            }
             Condition::Offline => "the remote does not answer; saves are kept on this disk and go out when it is back".into(),
             Condition::Unauthorized => {
                 let words = s.token_refused.as_deref().map(plain).unwrap_or_default();
@@ -212,6 +220,10 @@ fn next_steps(condition: Condition, s: &Status) -> Vec<String> {
     let mut steps: Vec<String> = match condition {
         Condition::Error => {
             vec!["look at the disk of the state directory, then unmount and mount again:".into(), "relayfile doctor".into()]
+        }
+        Condition::Full => {
+            let dir = crate::preflight::shell_word(std::path::Path::new(&s.state_dir));
+            vec!["make room on this disk, here or elsewhere; it goes on by itself:".into(), format!("  df -h {dir}")]
         }
         Condition::Offline => vec!["nothing, if the network is known to be down; else:  relayfile doctor".into()],
         Condition::Unauthorized => vec![

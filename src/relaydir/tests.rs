@@ -35,6 +35,7 @@ fn status() -> Status {
         limits: None,
         read_only: false,
         token_refused: None,
+        short_of_room: false,
         store_failure: None,
         hidden_names: 0,
     }

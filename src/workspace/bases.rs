@@ -17,8 +17,9 @@ use super::{FsResult, Workspace};
 
 /// Longest text that a relayfile server merges, in bytes.
 const BASE_MAX: u64 = 512 * 1024;
-/// Most bases kept at a time.
-const BASES_MAX: usize = 4096;
+/// Bytes of bases kept at a time; each counts at least as one block of a disk.
+const BASES_MAX: u64 = 64 * 1024 * 1024;
+const BLOCK: u64 = 4096;
 
 /// What a conflict is made of, as it is set aside.
 pub struct Sides<'a> {
@@ -82,11 +83,15 @@ impl Workspace {
         let Some(node) = tree.get(ino).filter(|n| n.size <= BASE_MAX) else { return };
         let Some(f) = node.file().filter(|f| f.content == ContentState::Clean) else { return };
         let Some(hash) = f.version.as_ref().and_then(|v| v.hash) else { return };
-        if self.store.bases_kept() >= BASES_MAX || tree.paths(ino).iter().any(|p| self.policy.is_local_only(p.as_str())) {
+        let bytes = node.size.max(BLOCK);
+        if self.store.bases_kept() + bytes > BASES_MAX
+            || self.journal.is_short_of_room()
+            || tree.paths(ino).iter().any(|p| self.policy.is_local_only(p.as_str()))
+        {
             return;
         }
         match self.store.keep_base(ino, &hash, going) {
-            Ok(()) => self.store.count_base(),
+            Ok(()) => self.store.count_base(bytes),
             Err(e) => log::debug!("the base of inode {ino} is not kept, its conflicts will not be merged: {e}"),
         }
     }
@@ -108,7 +113,7 @@ impl Workspace {
                 false if age.is_zero() || old() => {
                     let _ = std::fs::remove_file(entry.path());
                 }
-                _ => left += 1,
+                _ => left += entry.metadata().map_or(0, |m| m.len()).max(BLOCK),
             }
         }
         self.store.recount_bases(left);

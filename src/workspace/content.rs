@@ -167,6 +167,9 @@ impl Workspace {
             return errno(if node.kind == Kind::Dir { libc::EISDIR } else { libc::EINVAL });
         };
         self.may_write_file(&tree, ino)?;
+        if size > node.size {
+            self.needs_room()?;
+        }
         if size != 0 && !Self::is_local(file.content) {
             return Err(FsError::Need(Need::Content(ino)));
         }
@@ -208,7 +211,17 @@ impl Workspace {
     pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> FsResult<u32> {
         let h = self.writable_handle(fh)?;
         self.about_to_change(h.ino, &h.working);
-        h.working.file().write_all_at(data, offset)?;
+        if self.journal.is_short_of_room() && offset + data.len() as u64 > h.working.stamp()?.size {
+            return errno(libc::ENOSPC);
+        }
+        match h.working.file().write_all_at(data, offset) {
+            // What only might be needed gives way.
+            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && self.store.bases_kept() > 0 => {
+                self.sweep_bases(std::time::Duration::ZERO)?;
+                h.working.file().write_all_at(data, offset)?;
+            }
+            done => done?,
+        }
         h.working.note_write();
         self.grown(h.ino, offset + data.len() as u64);
         Ok(data.len() as u32)
@@ -353,6 +366,9 @@ impl Workspace {
     pub fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> FsResult<()> {
         let h = self.writable_handle(fh)?;
         let (Ok(off), Ok(len)) = (i64::try_from(offset), i64::try_from(length)) else { return errno(libc::EFBIG) };
+        if mode & libc::FALLOC_FL_PUNCH_HOLE == 0 {
+            self.needs_room()?;
+        }
         self.about_to_change(h.ino, &h.working);
         // SAFETY: fallocate takes no pointers; the descriptor lives in `h`.
         if unsafe { libc::fallocate(h.working.file().as_raw_fd(), mode, off, len) } != 0 {
@@ -382,6 +398,7 @@ impl Workspace {
         let (from, to) = (self.handle(fh_in)?, self.writable_handle(fh_out)?);
         let (mut src, mut dst) = (off_in as i64, off_out as i64);
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
+        self.needs_room()?;
         self.about_to_change(to.ino, &to.working);
         // SAFETY: both offsets point to locals that outlive the call; the descriptors live in the handles.
         let n = unsafe {

@@ -210,6 +210,7 @@ impl Workspace {
         file: &RemoteFile,
         asked_for: Option<&Version>,
     ) -> FsResult<()> {
+        self.needs_room()?;
         let staged = self.store.stage(ino, &file.bytes)?;
         let mut tree = self.tree.write();
         let own_path = tree.paths(ino).contains(source);

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -115,7 +115,7 @@ pub(super) struct Store {
     bases: PathBuf,
     conflicts: PathBuf,
     staged: AtomicU64,
-    bases_kept: AtomicUsize,
+    bases_kept: AtomicU64,
 }
 
 impl Store {
@@ -128,7 +128,7 @@ impl Store {
             bases: state_dir.join("bases"),
             conflicts: state_dir.join("conflicts"),
             staged: AtomicU64::new(0),
-            bases_kept: AtomicUsize::new(0),
+            bases_kept: AtomicU64::new(0),
         };
         for dir in [&store.files, &store.payloads, &store.trash, &store.bases, &store.conflicts] {
             std::fs::create_dir_all(dir)?;
@@ -152,17 +152,17 @@ impl Store {
         self.bases.join(hash.to_string())
     }
 
-    /// How many bases there are, about.
-    pub fn bases_kept(&self) -> usize {
+    /// How many bytes the bases have, about.
+    pub fn bases_kept(&self) -> u64 {
         self.bases_kept.load(Ordering::Relaxed)
     }
 
-    pub fn count_base(&self) {
-        self.bases_kept.fetch_add(1, Ordering::Relaxed);
+    pub fn count_base(&self, bytes: u64) {
+        self.bases_kept.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub fn recount_bases(&self, there_are: usize) {
-        self.bases_kept.store(there_are, Ordering::Relaxed);
+    pub fn recount_bases(&self, bytes: u64) {
+        self.bases_kept.store(bytes, Ordering::Relaxed);
     }
 
     pub fn conflicts_dir(&self) -> &Path {
@@ -187,8 +187,13 @@ impl Store {
         // Two may fetch the same file at once, from an event and from a request.
         let path = self.files.join(format!("{ino}.{}.fetch", self.staged.fetch_add(1, Ordering::Relaxed)));
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        file.write_all_at(bytes, 0)?;
-        Ok(path)
+        match file.write_all_at(bytes, 0) {
+            Ok(()) => Ok(path),
+            Err(e) => {
+                remove(&path);
+                Err(e)
+            }
+        }
     }
 
     pub fn publish(&self, ino: Ino, staged: &Path) -> io::Result<Stamp> {

@@ -199,6 +199,11 @@ impl Workspace {
         tree.work.keys().filter_map(|p| tree.resolve(p)).filter_map(|i| tree.get(i)).map(|n| n.size).sum()
     }
 
+    /// ENOSPC when the disk of the state directory is full, for what would take up more of it.
+    fn needs_room(&self) -> FsResult<()> {
+        if self.journal.is_short_of_room() { errno(libc::ENOSPC) } else { Ok(()) }
+    }
+
     fn check_name(name: &OsStr) -> FsResult<()> {
         match name.len() {
             0 => errno(libc::ENOENT),

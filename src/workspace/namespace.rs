@@ -52,6 +52,7 @@ impl Workspace {
     ) -> FsResult<Ino> {
         Self::check_name(name)?;
         Self::parent_for_change(tree, parent)?;
+        self.needs_room()?;
         if tree.child(parent, name).is_some() {
             return errno(libc::EEXIST);
         }
@@ -141,6 +142,7 @@ impl Workspace {
         if tree.child(parent, name).is_some() {
             return errno(libc::EEXIST);
         }
+        self.needs_room()?;
         let node = tree.get(ino).ok_or(FsError::NOT_FOUND)?;
         if node.kind == Kind::Dir {
             return errno(libc::EPERM);

@@ -61,6 +61,7 @@ impl Workspace {
         if value.len() > VALUE_MAX {
             return errno(libc::E2BIG);
         }
+        self.needs_room()?;
         let mut tree = self.tree.write();
         let node = tree.get_mut(ino).ok_or(FsError::NOT_FOUND)?;
         let xattrs = node.xattrs.get_or_insert_default();
