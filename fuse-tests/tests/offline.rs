@@ -140,3 +140,21 @@ fn a_read_of_what_is_not_cached_fails_and_does_not_hang() {
     server.thaw();
     until("it can be read again", || fs::read_to_string(mount.at("far.txt")).is_ok_and(|t| t == "far"));
 }
+
+#[test]
+fn a_listing_with_sizes_does_not_wait_for_each_file_of_a_remote_that_is_silent() {
+    let server = Server::start();
+    // Lengths that a listing cannot tell from base64, so that the sizes would have to be fetched.
+    server.seed((0..60).map(|n| (format!("/d/{n:02}"), "12345678")));
+    let mount = Mount::with(&server, Options::default().flag("--timeout").flag("3s"));
+    server.freeze();
+    let began = Instant::now();
+    let listing = sh(&mount.path(), "ls -l d | wc -l");
+    let took = began.elapsed();
+    server.thaw();
+    assert_eq!(listing.trim(), "61");
+    assert!(took < Duration::from_secs(12), "it took {took:?}, which is more than one deadline or two");
+    until("the sizes are true", || {
+        sh(&mount.path(), "ls -l d").lines().skip(1).all(|l| l.split_whitespace().nth(4) == Some("8"))
+    });
+}

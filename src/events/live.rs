@@ -151,13 +151,14 @@ impl Loop {
                 return Err("it does not begin with the event that was applied last".into());
             }
             self.refresh()?;
-            if confirmed && !self.gate.is_open() {
+            if confirmed && !(self.gate.is_open() && self.workspace.is_reachable()) {
                 // A request got no answer. The stream lives, so the remote does; that it is the same one is asked for.
                 match self.no_feed {
                     true => self.learn().map_err(|e| e.to_string())?,
                     false => drop(self.verify(None)?),
                 }
                 self.gate.open();
+                self.workspace.set_reachable(true);
             }
             if confirmed && !self.no_feed && verified.elapsed() >= if missing.is_some() { LATE_MAX } else { VERIFY_EVERY } {
                 missing = self.verify(missing)?;

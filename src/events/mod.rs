@@ -166,6 +166,7 @@ impl Loop {
     /// The view is the remote's.
     fn in_step(&mut self, feed: Feed) {
         self.gate.open();
+        self.workspace.set_reachable(true);
         if self.failures > 0 {
             log::info!("the remote's events are followed again");
         }
@@ -179,6 +180,7 @@ impl Loop {
     /// The remote could not be asked. Returns how long to wait.
     fn out_of_step(&mut self, e: &FsError) -> Duration {
         self.gate.failed();
+        self.workspace.set_reachable(false);
         if self.failures == 0 {
             log::warn!("the remote cannot be followed, what is cached stays usable: {e}");
         }

@@ -1,6 +1,7 @@
 //! What comes from the remote when somebody asks for it: listings and contents, each once however many wait.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -266,6 +267,9 @@ impl Workspace {
     /// Finds the true size of a file by fetching it, and of its small siblings with it, because a listing of attributes
     /// asks for all of them next. Never fails: without an answer the estimate stands for a while.
     fn find_size(&self, ino: Ino) {
+        if !self.reachable.load(Ordering::Acquire) {
+            return self.estimate(ino);
+        }
         let siblings = self.unsized_siblings(ino);
         let jobs = Mutex::new(siblings.into_iter());
         std::thread::scope(|scope| {
@@ -273,7 +277,7 @@ impl Workspace {
             for _ in 0..extra {
                 scope.spawn(|| {
                     loop {
-                        let Some(next) = jobs.lock().next() else { break };
+                        let Some(next) = jobs.lock().next().filter(|_| self.reachable.load(Ordering::Acquire)) else { break };
                         self.find_one_size(next);
                     }
                 });
@@ -285,9 +289,17 @@ impl Workspace {
     fn find_one_size(&self, ino: Ino) {
         if let Err(e) = self.fulfil(Need::Content(ino)) {
             log::debug!("the size of inode {ino} stays an estimate: {e}");
-            if let Some(f) = self.tree.write().get_mut(ino).and_then(Node::file_mut) {
-                f.estimate_until = Some(Instant::now() + ESTIMATE_FOR);
+            if matches!(&e, FsError::Remote(e) if e.kind == ErrorKind::Unreachable) {
+                // Others need not find that out by waiting as long.
+                self.set_reachable(false);
             }
+            self.estimate(ino);
+        }
+    }
+
+    fn estimate(&self, ino: Ino) {
+        if let Some(f) = self.tree.write().get_mut(ino).and_then(Node::file_mut) {
+            f.estimate_until = Some(Instant::now() + ESTIMATE_FOR);
         }
     }
 

@@ -103,6 +103,8 @@ pub struct Workspace {
     hidden: Mutex<HashSet<String>>,
     /// Paths acknowledged while a listing runs, which may show them as they were before. Counts the listings.
     fresh: Mutex<(usize, HashSet<RemotePath>)>,
+    /// The last request of the follower was answered.
+    reachable: AtomicBool,
     /// Held while a letter is retried or discarded, commit included: one at a time.
     letters: Mutex<()>,
     changes: Arc<Changes>,
@@ -162,6 +164,7 @@ impl Workspace {
             known: AtomicBool::new(known),
             hidden: Mutex::new(hidden),
             fresh: Mutex::default(),
+            reachable: AtomicBool::new(true),
             letters: Mutex::default(),
             changes: Arc::default(),
             refusal_said: AtomicBool::new(false),
@@ -197,6 +200,15 @@ impl Workspace {
     pub fn pending_bytes(&self) -> u64 {
         let tree = self.tree.read();
         tree.work.keys().filter_map(|p| tree.resolve(p)).filter_map(|i| tree.get(i)).map(|n| n.size).sum()
+    }
+
+    /// Whether the remote answers, as far as is known. While it does not, sizes are estimates and nobody waits for better ones.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.reachable.store(reachable, Ordering::Release);
+    }
+
+    pub fn is_reachable(&self) -> bool {
+        self.reachable.load(Ordering::Acquire)
     }
 
     /// ENOSPC when the disk of the state directory is full, for what would take up more of it.

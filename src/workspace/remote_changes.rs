@@ -342,6 +342,10 @@ impl Workspace {
         let shown = existing.and_then(|i| tree.get(i)).and_then(Node::file);
         let mut same = shown.and_then(|f| f.version.as_ref()).is_some_and(|v| v.same_as(&seen.version));
         let changed_here = shown.is_some_and(|f| f.content == ContentState::Dirty);
+        if !same && existing.and_then(|i| tree.get(i)).is_some_and(|n| n.links.len() > 1) {
+            // One file under several names has a version at each of them; the inode remembers the last one only.
+            same = self.journal.remote_version(path).ok().flatten().is_some_and(|v| v.same_as(&seen.version));
+        }
         if tree.has_work(path) {
             if !same {
                 batch.note(tree, path, Some(&seen.version));

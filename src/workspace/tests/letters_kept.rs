@@ -372,3 +372,25 @@ fn discarding_a_letter_leaves_a_save_alone_that_was_made_after_it_and_waits() {
     assert_eq!(short_drain(&rig), 0);
     assert_eq!(rig.remote.content("/f").unwrap(), b"corrected");
 }
+
+#[test]
+fn a_new_listing_does_not_take_two_names_of_one_file_apart() {
+    let (_dir, rig) = rig(&[]);
+    rig.save("/a", b"content").unwrap();
+    assert_eq!(rig.drain(), 0);
+    let (ino, root) = (rig.ino("/a").unwrap(), crate::ids::Ino::ROOT);
+    rig.ws.link(ino, root, std::ffi::OsStr::new("b")).unwrap();
+    assert_eq!(rig.drain(), 0);
+    rig.save("/a", b"new content").unwrap();
+    assert_eq!(rig.drain(), 0);
+    assert_eq!(
+        (rig.remote.content("/a"), rig.remote.content("/b")),
+        (Some(b"new content".to_vec()), Some(b"new content".to_vec()))
+    );
+    rig.ws.learn(&rig.remote.newest_mark().unwrap()).unwrap();
+    assert_eq!((rig.ino("/a").unwrap(), rig.ino("/b").unwrap()), (ino, ino));
+    // Of somebody else's change only that name follows.
+    rig.remote.write("/b", b"theirs");
+    rig.follow();
+    assert_eq!((rig.read("/a").unwrap(), rig.read("/b").unwrap()), (b"new content".to_vec(), b"theirs".to_vec()));
+}
