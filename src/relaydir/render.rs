@@ -153,7 +153,10 @@ pub fn render_status(s: &Status) -> String {
     if let Some(oldest) = &s.oldest_pending_at {
         line("", &format!("the oldest waits since {oldest}"));
     }
-    line("delivery:", &delivery_line(&s.delivery));
+    // Behind the embedded server stands no provider, unless somebody makes one; then it has refused or taken something.
+    if !s.embedded_server || s.delivery.refused > 0 {
+        line("delivery:", &delivery_line(&s.delivery));
+    }
     line("dead letters:", &s.dead.to_string());
     for letter in &s.letters {
         line("", &format!("{} {} {}: {}", plain(&letter.op_id), letter.kind, plain(&letter.path), last_error_line(letter)));
