@@ -200,9 +200,18 @@ mod tests {
         ] {
             assert!(p.is_local_only(local), "{local} would be uploaded");
         }
-        for work in
-            ["/a.txt", "/.github/workflows/x.yml", "/.gitignore", "/travel-journal", "/swp", "/a/4913.md", "/x.swift", "/#notes", "/~WRITE.tmp", "/goutputstream-notes"]
-        {
+        for work in [
+            "/a.txt",
+            "/.github/workflows/x.yml",
+            "/.gitignore",
+            "/travel-journal",
+            "/swp",
+            "/a/4913.md",
+            "/x.swift",
+            "/#notes",
+            "/~WRITE.tmp",
+            "/goutputstream-notes",
+        ] {
             assert!(!p.is_local_only(work), "{work} would be held back");
         }
     }

@@ -170,7 +170,8 @@ impl Replay<'_> {
             other => panic!("not bytes: {other}"),
         };
         let (from, to) = range.trim_end_matches(']').split_once(':').unwrap_or_else(|| panic!("not a range: {range}"));
-        let place = |text: &str, otherwise: usize| if text.is_empty() { otherwise } else { number(text) as usize }.min(whole.len());
+        let place =
+            |text: &str, otherwise: usize| if text.is_empty() { otherwise } else { number(text) as usize }.min(whole.len());
         whole[place(from, 0)..place(to, whole.len())].to_vec()
     }
 
