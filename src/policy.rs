@@ -44,7 +44,17 @@ const DEFAULT_RULES: &[&str] = &[
     "*~",
     ".#*",
     "\\#*\\#",
-    ".DS_Store",
+    ".DS_Store", //
+    // GLib's programs, JetBrains', VS Code's, LibreOffice's, Kate's and Microsoft Office's, as in fixtures/traces.
+    ".goutputstream-??????",
+    "*___jb_tmp___",
+    "*___jb_old___",
+    "*___jb_bak___",
+    "*.vsctmp",
+    ".~lock.*\\#",
+    ".*.kate-swp",
+    "~$*",
+    "~WR[DL]????.tmp",
 ];
 
 /// Where a rule comes from.
@@ -179,12 +189,29 @@ mod tests {
             "/.#lock",
             "/#x#",
             "/d/.DS_Store",
+            "/.goutputstream-3F8AX2",
+            "/a/B.java___jb_tmp___",
+            "/a/B.java___jb_old___",
+            "/settings.json.vsctmp",
+            "/a/.~lock.b.odt#",
+            "/.b.txt.kate-swp",
+            "/~$b.docx",
+            "/~WRD0001.tmp",
         ] {
             assert!(p.is_local_only(local), "{local} would be uploaded");
         }
-        for work in
-            ["/a.txt", "/.github/workflows/x.yml", "/.gitignore", "/travel-journal", "/swp", "/a/4913.md", "/x.swift", "/#notes"]
-        {
+        for work in [
+            "/a.txt",
+            "/.github/workflows/x.yml",
+            "/.gitignore",
+            "/travel-journal",
+            "/swp",
+            "/a/4913.md",
+            "/x.swift",
+            "/#notes",
+            "/~WRITE.tmp",
+            "/goutputstream-notes",
+        ] {
             assert!(!p.is_local_only(work), "{work} would be held back");
         }
     }

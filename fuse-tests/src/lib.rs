@@ -11,6 +11,7 @@
 //! wait     conditions with a deadline, instead of sleeps
 //! run      programs, and the message when one is not installed
 //! Terminal a program on a terminal: keys in, screen out
+//! Trace    the system calls of a program's save, repeated
 //! sys      system calls that std does not have
 //! ```
 //!
@@ -24,6 +25,7 @@ mod run;
 mod server;
 pub mod sys;
 mod terminal;
+pub mod trace;
 mod wait;
 
 pub use binaries::binary;
@@ -32,6 +34,7 @@ pub use mount::{Mount, Options, is_mounted, processes_about};
 pub use run::{output, require, run, sh};
 pub use server::{Event, RemoteFile, Server};
 pub use terminal::Terminal;
+pub use trace::Trace;
 pub use wait::{PATIENCE, eventually, until};
 
 /// Bytes that look random and are the same each time: xorshift64* (Vigna 2016), one seed for one sequence.

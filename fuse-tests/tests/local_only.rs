@@ -38,6 +38,14 @@ fn droppings_that_outlive_the_settle_window_are_never_uploaded() {
         "x.db-wal",
         "x.db-shm",
         "x.sqlite-journal",
+        ".goutputstream-3F8AX2",
+        "f.java___jb_tmp___",
+        "f.java___jb_old___",
+        "f.json.vsctmp",
+        ".~lock.f.odt#",
+        ".f.txt.kate-swp",
+        "~$f.docx",
+        "~WRD0001.tmp",
     ];
     for name in droppings {
         fs::write(mount.at(name), "dropping").unwrap();

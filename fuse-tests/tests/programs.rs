@@ -67,6 +67,62 @@ fn a_git_repository_survives_a_remount() {
     assert_eq!(sh(&mount.path(), "git status --porcelain; git fsck --strict 2>&1; git log --format=%s"), "one\n");
 }
 
+#[test]
+fn a_clone_is_whole_and_its_commits_reach_the_repository_outside() {
+    require(&["git"]);
+    let (server, mount) = mounted();
+    let outside = tempfile::tempdir().unwrap();
+    let git = "git -c user.name=t -c user.email=t@example.org -c init.defaultBranch=main";
+    let setup = "export HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1";
+    let script = format!(
+        "{setup}; {git} init -q work; cd work; mkdir -p d/e; for i in $(seq 60); do echo line $i > d/f$i; done; ln -s f1 d/link
+         chmod 755 d/f2; head -c 300000 /dev/zero > d/e/zeros; {git} add -A; {git} commit -qm one; {git} clone -q --bare . ../bare.git"
+    );
+    sh(outside.path(), &script);
+    let bare = outside.path().join("bare.git");
+    let script = format!(
+        "{setup}; {git} clone -q {} clone; cd clone; {git} fsck --strict 2>&1; {git} status --porcelain
+         for i in $(seq 5); do echo more >> d/f$i; {git} commit -qam more$i; done
+         {git} gc -q --aggressive --prune=now; {git} fsck --full --strict 2>&1; {git} push -q
+         {git} checkout -q HEAD~3; {git} checkout -q main; {git} status --porcelain; {git} log --oneline | wc -l",
+        bare.display()
+    );
+    assert_eq!(sh(&mount.path(), &script), "6\n");
+    assert_eq!(sh(&bare, &format!("{setup}; git fsck --strict 2>&1; git log --format=%s -1")), "more5\n");
+    mount.wait_clean();
+    assert!(server.paths().iter().all(|p| p.starts_with("/clone/d/")), "{:?}", server.paths());
+    // 60 files and the zeros; the link stays here.
+    assert_eq!(server.paths().len(), 61);
+    assert_eq!(server.text("/clone/d/f5"), "line 5\nmore\n");
+}
+
+#[test]
+fn cargo_builds_runs_and_builds_again_only_what_has_changed() {
+    require(&["cargo", "cc"]);
+    let (server, mount) = mounted();
+    let crate_files = r#"
+        echo /target/ > .relayignore; mkdir -p src tests
+        printf '[package]\nname = "small"\nversion = "0.1.0"\nedition = "2021"\n' > Cargo.toml
+        echo 'pub fn answer() -> u32 { 42 }' > src/lib.rs
+        echo 'fn main() { println!("{}", small::answer()); }' > src/main.rs
+        printf '#[test]\nfn answers() { assert_eq!(small::answer(), 42); }\n' > tests/answers.rs
+    "#;
+    sh(&mount.path(), crate_files);
+    let cargo = |what: &str| sh(&mount.path(), &format!("unset ${{!CARGO@}} RUSTFLAGS; cargo {what} --offline 2>&1"));
+    assert!(cargo("build").contains("Compiling small"));
+    assert_eq!(sh(&mount.path(), "target/debug/small"), "42\n");
+    assert!(cargo("test").contains("1 passed"));
+    assert!(!cargo("build").contains("Compiling"), "nothing has changed");
+    sh(&mount.path(), "sed -i s/42/43/ src/lib.rs");
+    assert!(cargo("build").contains("Compiling small"));
+    assert_eq!(sh(&mount.path(), "target/debug/small"), "43\n");
+    mount.wait_clean();
+    assert_eq!(
+        server.paths(),
+        ["/.relayignore", "/Cargo.lock", "/Cargo.toml", "/src/lib.rs", "/src/main.rs", "/tests/answers.rs"]
+    );
+}
+
 fn sqlite(mode: &str) {
     require(&["sqlite3"]);
     let (server, mut mount) = mounted();

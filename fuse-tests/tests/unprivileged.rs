@@ -122,6 +122,30 @@ print(os.pread(fd, 100, 0))
 }
 
 #[test]
+fn git_sqlite_tar_rsync_and_editors_work() {
+    require(&["git", "sqlite3", "tar", "rsync", "sed"]);
+    let (server, mount) = with_file();
+    let git = "git -c user.name=t -c user.email=t@example.org -c init.defaultBranch=main";
+    let script = format!(
+        "export HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1
+         mkdir r; cd r; {git} init -q; for i in $(seq 20); do echo $i > f$i; done; {git} add -A; {git} commit -qm one; rm f3
+         {git} commit -qam two; {git} gc -q; {git} fsck --strict 2>&1; {git} checkout -q HEAD~1; {git} status --porcelain; cd ..
+         {git} clone -q r c; {git} -C c fsck --strict 2>&1
+         for mode in delete wal; do
+             sqlite3 $mode.db \"PRAGMA journal_mode=$mode; CREATE TABLE t(x); INSERT INTO t VALUES (1),(2); PRAGMA integrity_check\"
+         done
+         mkdir t; tar -C r --exclude=.git -cf - . | tar -C t -xf -; diff -r --exclude=.git r t
+         rsync -a --exclude=.git r/ s; rsync -a --exclude=.git --itemize-changes r/ s
+         sed -i s/content/edited/ f"
+    );
+    assert_eq!(sh(&mount, &script), "delete\nok\nwal\nok\n");
+    mount.wait_clean();
+    assert_eq!(server.text("/f"), "edited");
+    assert_eq!(server.text("/s/f3"), "3\n");
+    assert!(server.paths().iter().all(|p| !p.contains("/.git")), "{:?}", server.paths());
+}
+
+#[test]
 fn a_device_for_root_only_is_said_with_its_remedy() {
     let server = Server::start();
     let mount = Mount::unstarted(&server, Options::unprivileged());
