@@ -314,6 +314,29 @@ impl Dispatcher {
 mod tests {
     use super::*;
 
+    fn put(size: u64) -> DueOp {
+        DueOp { op: OpId::generate(), plain_put: Some(size) }
+    }
+
+    fn sizes(due: Vec<DueOp>, batches: bool) -> (Vec<usize>, Option<usize>) {
+        let (jobs, room) = group(due, batches);
+        (jobs.iter().map(Vec::len).collect(), room)
+    }
+
+    #[test]
+    fn small_puts_go_together_up_to_the_bounds_and_everything_else_alone() {
+        let alone = || DueOp { op: OpId::generate(), plain_put: None };
+        assert_eq!(sizes(vec![put(1), alone(), put(2), put(BULK_FILE_MAX + 1), put(3)], true), (vec![3, 1, 1], Some(0)));
+        assert_eq!(sizes(vec![alone(), alone()], true), (vec![1, 1], None));
+        assert_eq!(sizes(vec![put(1), put(2)], false), (vec![1, 1], None), "the remote takes no batches");
+        let many = (0..300).map(|_| put(10)).collect();
+        assert_eq!(sizes(many, true), (vec![128, 128, 44], Some(2)));
+        let full = (0..BULK_FILES).map(|_| put(10)).collect();
+        assert_eq!(sizes(full, true), (vec![128], None), "a full batch waits for nothing");
+        let heavy = (0..20).map(|_| put(BULK_FILE_MAX)).collect();
+        assert_eq!(sizes(heavy, true), (vec![9, 9, 2], Some(2)));
+    }
+
     #[test]
     fn a_clock_that_is_set_back_is_noticed_and_one_that_goes_is_not() {
         let (mut clock, began) = (Clock { wall_ms: 1_000_000, since: Instant::now() }, Instant::now());
