@@ -55,6 +55,19 @@ fn a_batch_whose_answer_was_lost_is_written_once() {
 }
 
 #[test]
+fn a_file_that_the_remote_stumbles_over_does_not_hold_up_the_rest_of_its_batch() {
+    let (server, mount) = mounted();
+    server.fault(json!({ "method": "POST", "path_prefix": "/fs/bulk", "file_path": "/d/f3", "status": 503 }));
+    server.fault(json!({ "method": "PUT", "file_path": "/d/f3", "status": 503 }));
+    save_many(&mount);
+    until("the others are there", || server.paths().len() == FILES - 1);
+    assert!(server.get("/d/f3").is_none());
+    server.clear_faults();
+    mount.writeback_ends_with(&["flush"], 0);
+    assert_each_written_once(&server, &mount);
+}
+
+#[test]
 fn a_batch_that_is_told_to_wait_waits() {
     let (server, mount) = mounted();
     server.fault(json!({ "path_prefix": "/fs/bulk", "times": 1, "status": 429, "retry_after": 2 }));

@@ -25,7 +25,7 @@
 //!
 //! The process may die at any of these points: what it leaves is what a single put leaves (`worker`), once for each file.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -37,10 +37,11 @@ use crate::remote::{BULK_BODY_MAX, BulkItem, Outcome, Precondition, RemoteError,
 use super::circuit::CircuitState;
 use super::worker::{Outgoing, Prepared, Worker, failure, precondition};
 
-/// Threads that take snapshots of one batch at a time: a file that was moved before it was ever read is fetched for that.
-const SNAPSHOTS: usize = 8;
-/// Fewer files than this are copied one after the other.
-const SNAPSHOTS_FROM: usize = 16;
+/// Threads that a batch may use for its files: one that was moved before it was ever read is fetched before it is copied, one
+/// that met something else is asked about, and none of them has to wait for the others.
+const SIDE_BY_SIDE: usize = 8;
+/// Fewer files than this are copied, and recorded as acknowledged, one after the other.
+const FEW: usize = 16;
 
 /// One operation of a batch with what it sends.
 struct Part {
@@ -107,19 +108,12 @@ impl Worker {
 
     /// Snapshots of all; those that cannot be part of a batch come second.
     fn prepare_all(&self, ops: Vec<Operation>) -> (Vec<Part>, Vec<Part>) {
-        let threads = if ops.len() < SNAPSHOTS_FROM { 1 } else { SNAPSHOTS };
+        let threads = if ops.len() < FEW { 1 } else { SIDE_BY_SIDE };
         let parts = Mutex::new((Vec::new(), Vec::new()));
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some(op) = ops.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let Some((part, fits)) = self.prepare(op) else { continue };
-                let mut parts = parts.lock();
-                if fits { parts.0.push(part) } else { parts.1.push(part) }
-            }
-        };
-        std::thread::scope(|scope| {
-            (1..threads).for_each(|_| drop(scope.spawn(work)));
-            work();
+        side_by_side(threads, ops, |op| {
+            let Some((part, fits)) = self.prepare(&op) else { return };
+            let mut parts = parts.lock();
+            if fits { parts.0.push(part) } else { parts.1.push(part) }
         });
         parts.into_inner()
     }
@@ -168,9 +162,11 @@ impl Worker {
         failpoint::hit("answered");
         match answers {
             Ok(answers) => {
-                for (Part { op, out, .. }, answer) in parts.into_iter().zip(answers) {
+                let answered: Vec<_> = parts.into_iter().zip(answers).collect();
+                let threads = if answered.len() < FEW { 1 } else { SIDE_BY_SIDE };
+                side_by_side(threads, answered, |(Part { op, out, .. }, answer)| {
                     self.recorded(&op.op, self.answered(&op, out, answer));
-                }
+                });
             }
             Err(e) => self.batch_failed(parts, &e),
         }
@@ -191,7 +187,7 @@ impl Worker {
                 } else {
                     log::warn!("a batch of {} saves was refused ({e}); they are sent one by one", parts.len());
                 }
-                for Part { op, out, .. } in parts {
+                side_by_side(SIDE_BY_SIDE, parts, |Part { op, out, .. }| {
                     let id = op.op.clone();
                     // Recorded as sent: while nobody answers, it waits as such.
                     let result = match self.circuit.state() {
@@ -199,7 +195,7 @@ impl Worker {
                         _ => self.retry(&op, false, &failure(e, &e.code), None),
                     };
                     self.recorded(&id, result);
-                }
+                });
                 return;
             }
         };
@@ -233,6 +229,22 @@ impl Worker {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Does something with each of the items, on as many threads as that is worth.
+fn side_by_side<T: Send>(threads: usize, items: Vec<T>, each: impl Fn(T) + Sync) {
+    let threads = threads.min(items.len());
+    let items = Mutex::new(items.into_iter());
+    let work = || {
+        loop {
+            let Some(item) = items.lock().next() else { return };
+            each(item);
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
 }
 
 /// Batches whose bodies the remote can be expected to take.

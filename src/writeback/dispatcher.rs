@@ -30,11 +30,11 @@ const PANIC_RETRY_MS: i64 = 60_000;
 /// The longest the dispatcher sleeps without looking at the journal.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(2);
 /// What becomes due within so many milliseconds is waited for, to go together with what is due already.
-const GATHER_MS: i64 = 50;
+const GATHER_MS: i64 = 80;
 /// While that is waited for, the journal is looked at so often.
 const GATHER_LOOK: Duration = Duration::from_millis(10);
 /// But what is due waits no longer than this.
-const GATHER_MAX: Duration = Duration::from_millis(500);
+const GATHER_MAX: Duration = Duration::from_secs(1);
 /// Most bytes of the files of one batch; what they take as JSON is looked at when they are sent.
 const BATCH_BYTES: u64 = 600 * 1024;
 
