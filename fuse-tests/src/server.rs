@@ -317,6 +317,12 @@ impl Server {
         self.fault(json!({ "path_prefix": "/fs/ws", "status": 404 }));
     }
 
+    /// From now on every save is a request of its own, as with a remote that has no route for batches. For tests of what
+    /// becomes of one PUT beside others.
+    pub fn refuse_batches(&self) {
+        self.fault(json!({ "path_prefix": "/fs/bulk", "status": 404 }));
+    }
+
     /// Adds a rule to the fault plan: the fields of the server's `Rule`.
     #[track_caller]
     pub fn fault(&self, rule: Value) {

@@ -177,6 +177,7 @@ fn a_save_behind_one_that_is_refused_goes_out_in_its_place() {
 #[test]
 fn trouble_with_one_file_does_not_hold_up_the_others() {
     let (server, mount) = mounted();
+    server.refuse_batches();
     server.fault(json!({ "file_path": "/f", "method": "PUT", "status": 503 }));
     fs::write(mount.at("f"), "stuck").unwrap();
     for n in 0..20 {

@@ -17,6 +17,7 @@ fn mounted(options: Options) -> (Server, Mount) {
 /// A mount with `letters` dead letters: `/d0`, `/d1`, …
 fn with_letters(letters: u64) -> (Server, Mount) {
     let (server, mount) = mounted(Options::default());
+    server.refuse_batches();
     server.fault(json!({ "method": "PUT", "times": letters, "status": 400, "message": "not like this" }));
     for n in 0..letters {
         fs::write(mount.at(&format!("d{n}")), format!("content {n}")).unwrap();
@@ -219,6 +220,7 @@ fn a_drain_leaves_each_failure_resumable_or_dead_and_says_the_same_everywhere() 
     }
     mount.kill9();
     mount.detach();
+    server.refuse_batches();
     server.fault(json!({ "method": "PUT", "file_path": "/bad", "status": 400, "message": "never" }));
     server.fault(json!({ "method": "PUT", "file_path": "/waits", "times": 1, "status": 429, "retry_after": 600 }));
     let out = output(&mut mount.drain(&["--timeout", "2s", "--json"]));
@@ -294,9 +296,9 @@ fn a_journal_that_the_process_before_left_in_an_older_schema_is_read() {
     fuse_tests::require(&["sqlite3"]);
     let (_server, mut mount) = with_letters(1);
     mount.unmount();
-    // What the first version wrote: none of the columns and tables of the second and the third.
+    // What the first version wrote: none of the columns and tables of the later ones.
     let journal = mount.state_dir().join("journal.sqlite");
-    let back = "DROP TABLE delivery; DROP INDEX operation_path; DROP INDEX operation_refused; ALTER TABLE operation DROP COLUMN replay;
+    let back = "ALTER TABLE operation DROP COLUMN batched; DROP TABLE delivery; DROP INDEX operation_path; DROP INDEX operation_refused; ALTER TABLE operation DROP COLUMN replay;
         CREATE INDEX operation_of_path ON operation(path) WHERE state <= 4; CREATE INDEX operation_done ON operation(path) WHERE state = 5;
         DROP TABLE attempt; DROP TABLE provider_error; DROP TABLE applied; DROP INDEX operation_linked; DROP INDEX operation_dead;
         ALTER TABLE operation DROP COLUMN in_view; ALTER TABLE operation DROP COLUMN force; ALTER TABLE operation DROP COLUMN forgiven;

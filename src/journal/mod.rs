@@ -38,7 +38,7 @@ pub use letters::{Attempt, Discarded, ForeignLetter, ProviderError, Retried};
 pub use load::Loaded;
 pub use look::Look;
 pub use ops::{OpKind, OpState, Operation, PathRule};
-pub use queue::{Due, Echo, QueueNumbers};
+pub use queue::{Due, DueOp, Echo, QueueNumbers};
 pub use rows::{ContentState, NodeRow, Stamp, Version};
 pub use transitions::{Failure, Meets};
 pub use writer::{Durability, Ticket, Tx};

@@ -124,6 +124,8 @@ pub struct Operation {
     pub remote_op: Option<String>,
     /// The remote has it, and its provider has refused it: a retry asks for another delivery, and sends nothing.
     pub replay: bool,
+    /// A request for it was part of a batch, so that only its content identity tells whether that was applied.
+    pub batched: bool,
 }
 
 impl Operation {
@@ -136,7 +138,7 @@ impl Operation {
 pub(super) const COLUMNS: &str =
     "op_id, kind, path, node, state, generation, base_revision, base_hash, sent, payload_hash, payload_size,
     content_type, attempts, not_before, created_at, updated_at, last_status, last_code, last_error, last_body, in_view, force,
-    forgiven, result_revision, remote_op, replay";
+    forgiven, result_revision, remote_op, replay, batched";
 
 pub(super) fn operation(r: &Row<'_>) -> rusqlite::Result<Operation> {
     let base = match r.get::<_, Option<Revision>>(6)? {
@@ -172,6 +174,7 @@ pub(super) fn operation(r: &Row<'_>) -> rusqlite::Result<Operation> {
         result_revision: r.get(23)?,
         remote_op: r.get(24)?,
         replay: r.get(25)?,
+        batched: r.get(26)?,
     })
 }
 

@@ -4,15 +4,26 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ops::{COLUMNS, OpState, Operation, operation};
 use super::{Journal, JournalError};
-use crate::ids::{OpId, Revision};
+use crate::ids::{ContentHash, OpId, Revision};
 use crate::path::RemotePath;
 
 /// What is due, and when to look again.
 #[derive(Debug, Default)]
 pub struct Due {
-    pub ops: Vec<OpId>,
+    /// The longest due first; no two of one path.
+    pub ops: Vec<DueOp>,
     /// The earliest time at which something else becomes due; `None` when nothing waits.
     pub next_at: Option<i64>,
+    /// Another put that was never sent becomes due within the time that was asked about.
+    pub more_soon: bool,
+}
+
+/// An operation that may start now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueOp {
+    pub op: OpId,
+    /// The size of the file in bytes, of a plain put that was never sent; another operation goes alone.
+    pub plain_put: Option<u64>,
 }
 
 /// How an event of the remote relates to our own operations.
@@ -41,23 +52,33 @@ pub struct QueueNumbers {
 
 impl Journal {
     /// Operations that may start now: their time has come, nothing of their path is in flight or queued before them, and
-    /// what they wait for is done.
-    pub fn due(&self, now: i64, limit: usize) -> Result<Due, JournalError> {
+    /// what they wait for is done. `soon` is in milliseconds from `now`.
+    pub fn due(&self, now: i64, soon: i64, limit: usize) -> Result<Due, JournalError> {
         self.read(|db| {
             let ops = db
                 .prepare_cached(
-                    "SELECT o.op_id FROM operation o WHERE o.state IN (1, 3) AND o.not_before <= ?1
+                    "SELECT o.op_id, o.kind = 1 AND o.sent = 0 AND o.force = 0 AND o.replay = 0, coalesce(n.size, 0)
+                     FROM operation o LEFT JOIN node n ON n.id = o.node WHERE o.state IN (1, 3) AND o.not_before <= ?1
                          AND NOT EXISTS(SELECT 1 FROM operation e WHERE e.path = o.path AND e.state <= 3 AND e.seq < o.seq)
                          AND (o.after_op IS NULL OR NOT EXISTS(
                              SELECT 1 FROM operation p WHERE p.op_id = o.after_op AND p.state <= 4 AND p.replay = 0))
                      ORDER BY o.not_before, o.seq LIMIT ?2",
                 )?
-                .query_map(params![now, limit as i64], |r| r.get(0))?
+                .query_map(params![now, limit as i64], |r| {
+                    let size = r.get::<_, i64>(2)?.max(0) as u64;
+                    Ok(DueOp { op: r.get(0)?, plain_put: r.get::<_, bool>(1)?.then_some(size) })
+                })?
                 .collect::<rusqlite::Result<_>>()?;
+            let more_soon = db
+                .prepare_cached(
+                    "SELECT EXISTS(SELECT 1 FROM operation WHERE state IN (1, 3) AND not_before > ?1 AND not_before <= ?2
+                         AND kind = 1 AND sent = 0)",
+                )?
+                .query_row([now, now + soon], |r| r.get(0))?;
             let next_at = db
                 .prepare_cached("SELECT min(not_before) FROM operation WHERE state IN (1, 3) AND not_before > ?1")?
                 .query_row([now], |r| r.get(0))?;
-            Ok(Due { ops, next_at })
+            Ok(Due { ops, next_at, more_soon })
         })
     }
 
@@ -70,9 +91,29 @@ impl Journal {
         self.read(|db| operation_by_id(db, op))
     }
 
-    /// Whether an event at `path` with this revision and correlation id is news.
-    pub fn echo(&self, path: &RemotePath, revision: Option<&Revision>, correlation: &str) -> Result<Echo, JournalError> {
+    /// Whether an event at `path` with this revision, content and correlation id is news.
+    ///
+    /// The events of a batch carry no correlation id. Such an event is ours by its revision, once the answer has told which
+    /// one the operation produced, and never by its content alone: somebody else may have written the same bytes, and then
+    /// their revision is the one that the next save has to name. An event that comes before the answer is noted like a
+    /// stranger's; the acknowledgement takes the note away if it is of the revision that was answered.
+    pub fn echo(
+        &self,
+        path: &RemotePath,
+        revision: Option<&Revision>,
+        hash: Option<ContentHash>,
+        correlation: &str,
+    ) -> Result<Echo, JournalError> {
         self.read(|db| {
+            let answered = db
+                .prepare_cached(
+                    "SELECT EXISTS(SELECT 1 FROM operation WHERE path = ?1 AND batched = 1 AND (state = 5 OR replay = 1)
+                         AND result_revision = ?2 AND payload_hash = ?3)",
+                )?
+                .query_row(params![path, revision, hash], |r| r.get(0))?;
+            if answered {
+                return Ok(Echo::Ours);
+            }
             if let Ok(op) = correlation.parse::<OpId>() {
                 let ours = db
                     .prepare_cached(

@@ -161,6 +161,12 @@ const STEPS: &[&str] = &[
     CREATE INDEX operation_path ON operation(path);
     CREATE INDEX operation_refused ON operation(seq) WHERE state = 4 AND replay = 1;
     ",
+    // 4: what was sent together with others.
+    "
+    -- 1: a request for it was part of a batch: the event of that carries no correlation id, and the remote knows the operation
+    -- by its content identity.
+    ALTER TABLE operation ADD COLUMN batched INTEGER NOT NULL DEFAULT 0;
+    ",
 ];
 
 /// The version that this program writes.

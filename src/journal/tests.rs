@@ -63,8 +63,8 @@ fn what_waits_is_due_as_it_would_have_been_although_the_clock_was_set_back() {
     let journal = Journal::open(dir.path()).unwrap();
     let (hour, now) = (3_600_000, now_ms());
     journal.write(move |tx| tx.change_path(&"/a".parse().unwrap(), false, Some(Ino(2)), now + hour + 500)).unwrap();
-    assert!(journal.due(now + 600, 9).unwrap().ops.is_empty());
+    assert!(journal.due(now + 600, 0, 9).unwrap().ops.is_empty());
     journal.write(move |tx| tx.clock_set_back(hour)).unwrap();
-    assert_eq!(journal.due(now + 600, 9).unwrap().ops.len(), 1);
-    assert!(journal.due(now + 400, 9).unwrap().ops.is_empty());
+    assert_eq!(journal.due(now + 600, 0, 9).unwrap().ops.len(), 1);
+    assert!(journal.due(now + 400, 0, 9).unwrap().ops.is_empty());
 }

@@ -121,6 +121,13 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// As [`Tx::set_sent`], for a request that holds this operation among others.
+    pub fn set_sent_together(&self, op: &OpId, payload: (ContentHash, u64), content_type: &str) -> rusqlite::Result<()> {
+        self.set_sent(op, Some(payload), Some(content_type))?;
+        self.db.prepare_cached("UPDATE operation SET batched = 1 WHERE op_id = ?1")?.execute([op])?;
+        Ok(())
+    }
+
     /// The version that an operation goes on top of, decided anew: by a person who forced it, or because the one that the
     /// remote has is our own. Any request that was made before is known not to be what the remote has now.
     pub fn set_base(&self, op: &OpId, base: Option<&Version>) -> rusqlite::Result<()> {

@@ -127,6 +127,9 @@ mod tests {
         fn put(&self, path: &RemotePath, bytes: &[u8], kind: &str, p: &Precondition, op: &OpId) -> Result<Accepted, RemoteError> {
             self.rest.put(path, bytes, kind, p, op)
         }
+        fn bulk(&self, items: &[crate::remote::BulkItem<'_>]) -> Result<Vec<Result<Accepted, RemoteError>>, RemoteError> {
+            self.rest.bulk(items)
+        }
         fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {
             self.rest.delete(path, revision, op)
         }

@@ -108,9 +108,45 @@ impl ErrorKind {
     }
 }
 
+/// The status with which a single request would have been refused where a file of a batch was refused with this `code`.
+/// `None`: a code that this program does not know, which says nothing.
+pub(super) fn status_of_code(code: &str) -> Option<u16> {
+    Some(match code {
+        "conflict" | "revision_conflict" => 409,
+        "precondition_failed" => 412,
+        "not_found" => 404,
+        "unauthorized" => 401,
+        "forbidden" => 403,
+        "payload_too_large" => 413,
+        "bad_request" | "invalid_content" | "invalid_encoding" | "invalid_path" | "invalid_input" => 400,
+        "rate_limited" => 429,
+        "internal_error" => 500,
+        "unavailable" => 503,
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_a_batch_is_refused_as_it_would_have_been_alone() {
+        use ErrorKind as K;
+        for (code, kind) in [
+            ("conflict", K::Conflict),
+            ("precondition_failed", K::Conflict),
+            ("not_found", K::NotFound),
+            ("forbidden", K::Forbidden),
+            ("payload_too_large", K::TooLarge),
+            ("invalid_content", K::Rejected),
+            ("rate_limited", K::Transient),
+            ("unavailable", K::Transient),
+        ] {
+            assert_eq!(status_of_code(code).map(ErrorKind::of_status), Some(kind), "{code}");
+        }
+        assert_eq!(status_of_code("something_else"), None);
+    }
 
     #[test]
     fn every_status_has_its_kind_and_its_outcome() {

@@ -34,6 +34,13 @@ struct Inner {
     token: u64,
     /// Errors to answer the next writes with; `true`: after applying the write.
     faults: Vec<(ErrorKind, bool)>,
+    /// What a content identity was first answered with.
+    identities: BTreeMap<String, Accepted>,
+    /// The operation of every applied write, in order: a batch leaves no trace of it in the events.
+    applied: Vec<String>,
+    /// Files of each batch that came.
+    batches: Vec<usize>,
+    no_batches: bool,
     /// The same for deletes alone, before they are applied.
     delete_faults: Vec<ErrorKind>,
 }
@@ -85,6 +92,21 @@ impl FakeRemote {
 
     pub fn fail_next_delete(&self, kind: ErrorKind) {
         self.inner.lock().delete_faults.push(kind);
+    }
+
+    /// The operations of all writes that were applied, in order.
+    pub fn applied(&self) -> Vec<String> {
+        self.inner.lock().applied.clone()
+    }
+
+    /// How many files each batch had.
+    pub fn take_batches(&self) -> Vec<usize> {
+        std::mem::take(&mut self.inner.lock().batches)
+    }
+
+    /// As a remote that has no such route.
+    pub fn refuse_batches(&self) {
+        self.inner.lock().no_batches = true;
     }
 
     pub fn clear_faults(&self) {
@@ -195,6 +217,25 @@ impl FakeRemote {
         if let Some((kind, false)) = fault {
             return Err(error(kind, method, path.as_str(), None));
         }
+        let accepted = inner.change(method, path, expected, new, op, op.as_str())?;
+        match fault {
+            Some((kind, true)) => Err(error(kind, method, path.as_str(), None)),
+            _ => Ok(accepted),
+        }
+    }
+}
+
+impl Inner {
+    fn change(
+        &mut self,
+        method: &'static str,
+        path: &RemotePath,
+        expected: Option<&Revision>,
+        new: Option<(Vec<u8>, String)>,
+        op: &OpId,
+        correlation: &str,
+    ) -> Result<Accepted, RemoteError> {
+        let inner = self;
         if new.is_none()
             && let Some(kind) = inner.delete_faults.pop()
         {
@@ -211,7 +252,8 @@ impl FakeRemote {
             _ => {}
         }
         inner.log.push(format!("{method} {path} {said}"));
-        let revision = inner.apply(path.as_str(), new, op.as_str());
+        let revision = inner.apply(path.as_str(), new, correlation);
+        inner.applied.push(op.to_string());
         let remote_op = format!("op_{}", inner.revisions);
         inner.ops.push(Delivery {
             remote_op: remote_op.clone(),
@@ -222,14 +264,9 @@ impl FakeRemote {
             words: String::new(),
             correlation_id: op.to_string(),
         });
-        if let Some((kind, true)) = fault {
-            return Err(error(kind, method, path.as_str(), None));
-        }
         Ok(Accepted { remote_op: Some(remote_op), revision: Some(revision), repeated: false })
     }
-}
 
-impl Inner {
     fn apply(&mut self, path: &str, new: Option<(Vec<u8>, String)>, correlation: &str) -> Revision {
         self.revisions += 1;
         let revision = Revision::new(&format!("rev_{}", self.revisions));
@@ -368,6 +405,50 @@ impl Remote for FakeRemote {
             Precondition::Revision(r) => Some(r),
         };
         self.change("PUT", path, expected, Some((bytes.to_vec(), content_type.into())), op)
+    }
+
+    fn bulk(&self, items: &[BulkItem<'_>]) -> Result<Vec<Result<Accepted, RemoteError>>, RemoteError> {
+        self.up("POST", "/fs/bulk")?;
+        let mut inner = self.inner.lock();
+        if inner.no_batches {
+            return Err(RemoteError { status: Some(404), ..error(ErrorKind::NotFound, "POST", "/fs/bulk", None) });
+        }
+        let fault = (!inner.faults.is_empty()).then(|| inner.faults.remove(0));
+        // A refusal for good is one of the first file, everything else one of the request.
+        let refused = fault.filter(|(kind, _)| *kind == ErrorKind::Rejected);
+        if let Some((kind, false)) = fault.filter(|_| refused.is_none()) {
+            return Err(error(kind, "POST", "/fs/bulk", None));
+        }
+        inner.batches.push(items.len());
+        let mut answers = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            if let Some((kind, _)) = refused.filter(|_| at == 0) {
+                answers.push(Err(error(kind, "POST", item.path.as_str(), None)));
+                continue;
+            }
+            if let Some(first) = inner.identities.get(item.op.as_str()) {
+                answers.push(Ok(Accepted { repeated: true, ..first.clone() }));
+                continue;
+            }
+            let expected = match item.precondition {
+                Precondition::Absent => None,
+                Precondition::Revision(r) => Some(r),
+            };
+            let new = (item.bytes.to_vec(), item.content_type.to_owned());
+            let answer = match inner.change("PUT", item.path, expected, Some(new), item.op, "") {
+                // The route says conflict of a file that is gone, too.
+                Err(e) if e.kind == ErrorKind::NotFound => Err(error(ErrorKind::Conflict, "POST", item.path.as_str(), None)),
+                answer => answer,
+            };
+            if let Ok(accepted) = &answer {
+                inner.identities.insert(item.op.to_string(), accepted.clone());
+            }
+            answers.push(answer);
+        }
+        match fault.filter(|_| refused.is_none()) {
+            Some((kind, true)) => Err(error(kind, "POST", "/fs/bulk", None)),
+            _ => Ok(answers),
+        }
     }
 
     fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {

@@ -417,6 +417,10 @@ impl Remote for HttpRemote {
         self.accepted(&call, reply)
     }
 
+    fn bulk(&self, items: &[BulkItem<'_>]) -> Result<Vec<Result<Accepted, RemoteError>>, RemoteError> {
+        self.send_batch(items)
+    }
+
     fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {
         let url = self.url("/fs/file", &[("path", &self.wire(path))]);
         let call = self.call(Method::DELETE, path.as_str(), url, Some(op));
@@ -554,5 +558,6 @@ impl Remote for HttpRemote {
     }
 }
 
+mod bulk;
 #[cfg(test)]
 mod tests;

@@ -65,6 +65,10 @@ impl Remote for LateRemote {
         self.ask("PUT", path.as_str(), |r| r.put(path, bytes, content_type, precondition, op))
     }
 
+    fn bulk(&self, items: &[BulkItem<'_>]) -> Result<Vec<Result<Accepted, RemoteError>>, RemoteError> {
+        self.ask("POST", "/fs/bulk", |r| r.bulk(items))
+    }
+
     fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError> {
         self.ask("DELETE", path.as_str(), |r| r.delete(path, revision, op))
     }

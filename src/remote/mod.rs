@@ -21,6 +21,7 @@ pub use http::{HttpConfig, HttpConfigError, HttpRemote, replay_url};
 pub use late::LateRemote;
 pub use live::Subscription;
 pub use token::{Credentials, Token, TokenError, TokenSource};
+use wire::bulk_weight;
 pub use wire::usable_op;
 
 use std::sync::Arc;
@@ -102,6 +103,37 @@ pub enum Precondition {
     Absent,
     /// The file must be at this revision.
     Revision(Revision),
+}
+
+/// One file of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct BulkItem<'a> {
+    pub path: &'a RemotePath,
+    pub bytes: &'a [u8],
+    pub content_type: &'a str,
+    pub precondition: &'a Precondition,
+    /// Sent as the content identity: a repeat gets the answer of the first request and changes nothing.
+    pub op: &'a OpId,
+}
+
+/// Most files of a batch.
+pub const BULK_FILES: usize = 128;
+/// A file of more bytes than this goes alone: a batch saves the way to the remote, which a long body hides anyway.
+pub const BULK_FILE_MAX: u64 = 64 * 1024;
+/// Most bytes of a batch as JSON, by [`BulkItem::weight`]. Remotes usually take 1 MiB.
+pub const BULK_BODY_MAX: usize = 700 * 1024;
+
+impl BulkItem<'_> {
+    /// Whether this file can be part of a batch. The route takes white space off the ends of a path, and would write another
+    /// file.
+    pub fn fits(path: &RemotePath, bytes: &[u8]) -> bool {
+        bytes.len() as u64 <= BULK_FILE_MAX && path.as_str().trim() == path.as_str()
+    }
+
+    /// The most that it adds to the body of a request, in bytes.
+    pub fn weight(&self) -> usize {
+        bulk_weight(self)
+    }
 }
 
 /// What the remote answered to an accepted write or delete.
@@ -303,6 +335,12 @@ pub trait Remote: Send + Sync {
         precondition: &Precondition,
         op: &OpId,
     ) -> Result<Accepted, RemoteError>;
+
+    /// Writes many whole files in one request, each under its own precondition. The answers are in the order of the items;
+    /// one refusal does not stop the others. The events of these writes carry no correlation id.
+    ///
+    /// [`ErrorKind::NotFound`] with status 404, or status 405 or 501: this remote has no such route.
+    fn bulk(&self, items: &[BulkItem<'_>]) -> Result<Vec<Result<Accepted, RemoteError>>, RemoteError>;
 
     /// Deletes a file at a revision. `op` is sent as the correlation id.
     fn delete(&self, path: &RemotePath, revision: &Revision, op: &OpId) -> Result<Accepted, RemoteError>;

@@ -166,7 +166,7 @@ impl Reply {
         self.header("date").and_then(http_date).unwrap_or_else(Timestamp::now)
     }
 
-    fn redact(&self, text: String) -> String {
+    pub fn redact(&self, text: String) -> String {
         match &self.token {
             Some(token) => token.redact(text),
             None => text,

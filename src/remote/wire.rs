@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Delivery, DeliveryPage, DeliveryState, Depth, EventKind, EventPage, InlineContent, ListedFile, RemoteEvent, RemoteFile,
-    TreePage,
+    BulkItem, Delivery, DeliveryPage, DeliveryState, Depth, EventKind, EventPage, InlineContent, ListedFile, RemoteEvent,
+    RemoteFile, TreePage,
 };
 use crate::ids::{ContentHash, Revision};
 use crate::path::{InvalidPath, RemotePath};
@@ -48,6 +48,76 @@ fn escaped_len(text: &str) -> usize {
     };
     text.bytes().map(escaped).sum()
 }
+
+/// The JSON around one file of a batch, its path, type and content aside; generously.
+const BULK_ITEM_JSON: usize = 256;
+
+/// See [`BulkItem::weight`].
+pub(super) fn bulk_weight(item: &BulkItem<'_>) -> usize {
+    let body = PutBody::new(item.bytes, item.content_type);
+    let words = escaped_len(item.path.as_str()) + escaped_len(item.content_type) + escaped_len(&body.content);
+    words + BULK_ITEM_JSON
+}
+
+#[derive(Serialize)]
+pub(super) struct BulkBody<'a> {
+    pub files: Vec<BulkFile<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BulkFile<'a> {
+    pub path: String,
+    #[serde(flatten)]
+    pub body: PutBody<'a>,
+    pub if_match: &'a str,
+    pub content_identity: Identity<'a>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct BulkReplyBody {
+    /// Absent or null when none was written.
+    pub results: Option<Vec<BulkResult>>,
+    pub errors: Option<Vec<BulkError>>,
+    /// Without repeats.
+    pub written: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BulkResult {
+    pub path: String,
+    pub revision: Option<String>,
+    pub op_id: Option<String>,
+    pub content_identity: Option<OpIdentity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BulkError {
+    pub path: String,
+    pub code: Option<String>,
+    pub message: Option<String>,
+    pub current_revision: Option<String>,
+}
+
+/// The content identity of an operation, as the remote repeats it.
+#[derive(Deserialize)]
+pub(super) struct OpIdentity {
+    pub kind: Option<String>,
+    pub key: Option<String>,
+}
+
+impl OpIdentity {
+    /// The operation of ours that a batch has sent under this identity.
+    pub fn batched(self) -> Option<String> {
+        self.key.filter(|_| self.kind.as_deref() == Some(BULK_IDENTITY))
+    }
+}
+
+/// The kind of content identity of a file in a batch. Not that of a merge: an operation may have asked for both, and the two
+/// have different results.
+pub(super) const BULK_IDENTITY: &str = "relayfile-mount-save";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -321,6 +391,7 @@ pub(super) struct OpBody {
     last_error: Option<Value>,
     provider_result: Option<Value>,
     correlation_id: Option<String>,
+    content_identity: Option<OpIdentity>,
 }
 
 impl OpsBody {
@@ -363,7 +434,11 @@ impl OpBody {
                 other => Some(other.to_string()),
             }),
             words,
-            correlation_id: self.correlation_id.unwrap_or_default(),
+            // What a batch has written carries our id as its content identity alone.
+            correlation_id: match self.correlation_id.filter(|id| !id.is_empty()) {
+                Some(id) => id,
+                None => self.content_identity.and_then(OpIdentity::batched).unwrap_or_default(),
+            },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The tree, the journal and writeback together, over a remote in memory.
 
+mod batches;
 mod delivery;
 mod letters;
 mod letters_kept;

@@ -3,7 +3,7 @@
 //! | the remote has | and | then |
 //! |---|---|---|
 //! | the bytes of this operation | | acknowledged |
-//! | another version | its feed shows an event with this operation's id | acknowledged; the other version is news |
+//! | another version | its feed shows an event with this operation's id, or it knows its content identity | acknowledged; the other version is news |
 //! | the version that the edit was based on | | not applied: send |
 //! | a version that an earlier operation of ours has written | | rebase on that and send |
 //! | any other version | somebody forced the operation | on top of that: send |
@@ -51,7 +51,7 @@ impl Worker {
         if op.base.as_ref().is_some_and(|b| b.same_as(&now)) {
             return Asked::Send(Box::new(op.clone()));
         }
-        match self.applied(op, out) {
+        match self.applied(op, out, Some(&now)) {
             Ok(Some(result)) => return Asked::Done(self.overtaken(op, out, result, Some(&now))),
             Ok(None) => {}
             Err(Refused::Remote(e)) => return Asked::Done(self.failed(op, &e, out)),
@@ -117,7 +117,7 @@ impl Worker {
             (OpKind::Put, None) if !op.sent => return Asked::Send(Box::new(op.clone())),
             (OpKind::Put, _) => {}
         }
-        match self.applied(op, out) {
+        match self.applied(op, out, None) {
             Ok(Some(result)) => return Asked::Done(self.overtaken(op, out, result, None)),
             Ok(None) if op.base.is_none() => return Asked::Send(Box::new(op.clone())),
             Ok(None) => {}
@@ -166,11 +166,25 @@ impl Worker {
         self.contents.acknowledged(op, result.map(|version| (version, None)), None, None)
     }
 
-    /// Whether the remote's feed tells that an earlier request of this operation was applied, and with what result.
-    fn applied(&self, op: &Operation, out: Option<&Outgoing>) -> Result<Option<Option<Version>>, Refused> {
+    /// Whether an earlier request of this operation was applied, and with what result: by the remote's feed, or, of what was
+    /// part of a batch, by its content identity. `now` is what the remote has.
+    fn applied(&self, op: &Operation, out: Option<&Outgoing>, now: Option<&Version>) -> Result<Option<Option<Version>>, Refused> {
         if !op.sent {
             return Ok(None);
         }
+        if let Some(result) = self.in_feed(op, out)? {
+            return Ok(Some(result));
+        }
+        // A restarted server may have named another content as our base is named: there the precondition would hold.
+        let renamed = op.base.as_ref().is_some_and(|b| now.is_some_and(|now| now.revision == b.revision));
+        match out.filter(|_| op.batched && !renamed) {
+            Some(out) => Ok(self.repeat(op, out).map_err(|e| Refused::Remote(Box::new(e)))?.map(Some)),
+            None => Ok(None),
+        }
+    }
+
+    /// What the remote's feed tells of an operation, by its correlation id.
+    fn in_feed(&self, op: &Operation, out: Option<&Outgoing>) -> Result<Option<Option<Version>>, Refused> {
         let mut cursor = match self.journal.applied(op)? {
             Ok(result) => return Ok(Some(result)),
             Err(mark) => mark.before,

@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::ids::OpId;
-use crate::journal::{Journal, JournalError, now_ms};
-use crate::remote::Remote;
+use crate::journal::{DueOp, Journal, JournalError, now_ms};
+use crate::remote::{BULK_FILE_MAX, BULK_FILES, Remote};
 
 use super::Contents;
 use super::circuit::{Circuit, CircuitState, Permit};
@@ -25,12 +25,18 @@ pub struct Settings {
     pub max_attempts: u32,
 }
 
-/// The wait after the journal could not take a transition, in milliseconds.
-const JOURNAL_RETRY_MS: i64 = 5_000;
 /// The wait after a panic of a worker, in milliseconds.
 const PANIC_RETRY_MS: i64 = 60_000;
 /// The longest the dispatcher sleeps without looking at the journal.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(2);
+/// What becomes due within so many milliseconds is waited for, to go together with what is due already.
+const GATHER_MS: i64 = 80;
+/// While that is waited for, the journal is looked at so often.
+const GATHER_LOOK: Duration = Duration::from_millis(10);
+/// But what is due waits no longer than this.
+const GATHER_MAX: Duration = Duration::from_secs(1);
+/// Most bytes of the files of one batch; what they take as JSON is looked at when they are sent.
+const BATCH_BYTES: u64 = 600 * 1024;
 
 /// The running writeback.
 pub struct Writeback {
@@ -59,8 +65,9 @@ impl Writeback {
     ) -> std::io::Result<Writeback> {
         let circuit = Arc::new(Circuit::new(Arc::clone(&gate)));
         let (stop, stopped) = bounded(1);
-        let (jobs, next_job) = bounded::<OpId>(settings.workers);
-        let (report, done) = unbounded::<OpId>();
+        let (jobs, next_job) = bounded::<Job>(settings.workers);
+        let (report, done) = unbounded::<Job>();
+        let batches = Arc::new(AtomicBool::new(true));
         let progress = Arc::new((Mutex::new(0), Condvar::new()));
         let given = Arc::new(AtomicU64::new(0));
         let (alive, ended) = bounded::<()>(0);
@@ -71,27 +78,26 @@ impl Writeback {
                 remote: Arc::clone(&remote),
                 circuit: Arc::clone(&circuit),
                 max_attempts: settings.max_attempts,
+                batches: Arc::clone(&batches),
             };
             let (next_job, report, progress) = (next_job.clone(), report.clone(), Arc::clone(&progress));
             let alive = alive.clone();
             std::thread::Builder::new().name(format!("relayfile-up{n}")).spawn(move || {
                 let _alive = alive;
-                for op in next_job {
-                    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run(&op)));
-                    match run {
-                        Ok(Ok(())) => {}
-                        Ok(Err(e)) => {
-                            log::error!("{op}: its state could not be recorded: {e}");
-                            worker.let_go(&op, JOURNAL_RETRY_MS, "journal");
-                        }
-                        Err(_) => {
+                for job in next_job {
+                    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match job.as_slice() {
+                        [op] => worker.run(op),
+                        ops => worker.run_batch(ops),
+                    }));
+                    if run.is_err() {
+                        for op in &job {
                             log::error!("{op}: the worker panicked; the operation is tried again");
-                            worker.let_go(&op, PANIC_RETRY_MS, "internal");
+                            worker.let_go(op, PANIC_RETRY_MS, "internal");
                         }
                     }
                     *progress.0.lock() += 1;
                     progress.1.notify_all();
-                    if report.send(op).is_err() {
+                    if report.send(job).is_err() {
                         return;
                     }
                 }
@@ -106,6 +112,8 @@ impl Writeback {
             jobs,
             clock: Clock::new(),
             given: Arc::clone(&given),
+            batches,
+            gathering: None,
         };
         let woken = wake.1;
         std::thread::Builder::new().name("relayfile-disp".into()).spawn(move || {
@@ -167,9 +175,37 @@ struct Dispatcher {
     free: usize,
     /// Handed to a worker and not reported back.
     out: HashSet<OpId>,
-    jobs: Sender<OpId>,
+    jobs: Sender<Job>,
     clock: Clock,
     given: Arc<AtomicU64>,
+    /// The remote takes batches.
+    batches: Arc<AtomicBool>,
+    /// Since when something due has been waiting for what will be.
+    gathering: Option<Instant>,
+}
+
+/// What one worker gets at a time: one operation, or several that go in one request.
+type Job = Vec<OpId>;
+
+/// Jobs of what is due, in its order: small plain puts together, up to the bounds of a batch, everything else alone. The
+/// second value is the place of a batch that still has room.
+fn group(due: Vec<DueOp>, batches: bool) -> (Vec<Job>, Option<usize>) {
+    let (mut jobs, mut open): (Vec<Job>, Option<(usize, u64)>) = (Vec::new(), None);
+    for DueOp { op, plain_put } in due {
+        match (plain_put.filter(|size| batches && *size <= BULK_FILE_MAX), open) {
+            (Some(size), Some((at, bytes))) if jobs[at].len() < BULK_FILES && bytes + size <= BATCH_BYTES => {
+                jobs[at].push(op);
+                open = Some((at, bytes + size));
+            }
+            (Some(size), _) => {
+                open = Some((jobs.len(), size));
+                jobs.push(vec![op]);
+            }
+            (None, _) => jobs.push(vec![op]),
+        }
+    }
+    let room = open.filter(|(at, _)| jobs[*at].len() < BULK_FILES).map(|(at, _)| at);
+    (jobs, room)
 }
 
 /// Notices that the time of day was set back: due times are times of day, because they outlive this process.
@@ -195,7 +231,7 @@ impl Clock {
 }
 
 impl Dispatcher {
-    fn run(mut self, stopped: &Receiver<()>, woken: &Receiver<()>, done: &Receiver<OpId>) {
+    fn run(mut self, stopped: &Receiver<()>, woken: &Receiver<()>, done: &Receiver<Job>) {
         loop {
             let wait = match self.dispatch() {
                 Ok(wait) => wait.min(LOOK_AT_LEAST),
@@ -206,10 +242,10 @@ impl Dispatcher {
             };
             select_biased! {
                 recv(stopped) -> _ => return,
-                recv(done) -> op => match op {
-                    Ok(op) => {
-                        self.took_back(&op);
-                        done.try_iter().for_each(|op| self.took_back(&op));
+                recv(done) -> job => match job {
+                    Ok(job) => {
+                        self.took_back(&job);
+                        done.try_iter().for_each(|job| self.took_back(&job));
                     }
                     Err(_) => return,
                 },
@@ -219,8 +255,10 @@ impl Dispatcher {
         }
     }
 
-    fn took_back(&mut self, op: &OpId) {
-        self.out.remove(op);
+    fn took_back(&mut self, job: &Job) {
+        for op in job {
+            self.out.remove(op);
+        }
         self.free += 1;
     }
 
@@ -240,26 +278,64 @@ impl Dispatcher {
             Permit::Probe => return Ok(Duration::from_millis(100)),
             Permit::NotBefore(at) => return Ok(at.saturating_duration_since(Instant::now())),
         };
-        let due = self.journal.due(now, limit + self.out.len())?;
-        for op in due.ops.into_iter().filter(|op| !self.out.contains(op)).take(limit).collect::<Vec<_>>() {
+        let probe = self.circuit.permit() == Permit::Probe;
+        let batches = self.batches.load(Ordering::Acquire) && !probe;
+        let most = if batches { limit * BULK_FILES } else { limit };
+        let mut due = self.journal.due(now, GATHER_MS, most + self.out.len())?;
+        due.ops.retain(|d| !self.out.contains(&d.op));
+        let (mut jobs, room) = group(due.ops, batches);
+        let mut at_least = Duration::from_millis(1);
+        match room {
+            // A lone save is never delayed: without anything that is about to follow, it goes.
+            Some(at) if due.more_soon && self.gathering.get_or_insert_with(Instant::now).elapsed() < GATHER_MAX => {
+                jobs.remove(at);
+                // Each of the files that follow would be a reason to look.
+                at_least = GATHER_LOOK;
+            }
+            _ => self.gathering = None,
+        }
+        for job in jobs.into_iter().take(limit) {
             if self.circuit.permit() == Permit::Probe {
                 self.circuit.probe_starts();
             }
-            self.out.insert(op.clone());
+            self.out.extend(job.iter().cloned());
             self.free -= 1;
             self.given.fetch_add(1, Ordering::AcqRel);
             // Never blocks: there is room for as many as there are free workers.
-            if self.jobs.send(op).is_err() {
+            if self.jobs.send(job).is_err() {
                 break;
             }
         }
-        Ok(due.next_at.map_or(LOOK_AT_LEAST, |at| Duration::from_millis(at.saturating_sub(now).max(1) as u64)))
+        Ok(due.next_at.map_or(LOOK_AT_LEAST, |at| Duration::from_millis(at.saturating_sub(now).max(0) as u64)).max(at_least))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn put(size: u64) -> DueOp {
+        DueOp { op: OpId::generate(), plain_put: Some(size) }
+    }
+
+    fn sizes(due: Vec<DueOp>, batches: bool) -> (Vec<usize>, Option<usize>) {
+        let (jobs, room) = group(due, batches);
+        (jobs.iter().map(Vec::len).collect(), room)
+    }
+
+    #[test]
+    fn small_puts_go_together_up_to_the_bounds_and_everything_else_alone() {
+        let alone = || DueOp { op: OpId::generate(), plain_put: None };
+        assert_eq!(sizes(vec![put(1), alone(), put(2), put(BULK_FILE_MAX + 1), put(3)], true), (vec![3, 1, 1], Some(0)));
+        assert_eq!(sizes(vec![alone(), alone()], true), (vec![1, 1], None));
+        assert_eq!(sizes(vec![put(1), put(2)], false), (vec![1, 1], None), "the remote takes no batches");
+        let many = (0..300).map(|_| put(10)).collect();
+        assert_eq!(sizes(many, true), (vec![128, 128, 44], Some(2)));
+        let full = (0..BULK_FILES).map(|_| put(10)).collect();
+        assert_eq!(sizes(full, true), (vec![128], None), "a full batch waits for nothing");
+        let heavy = (0..20).map(|_| put(BULK_FILE_MAX)).collect();
+        assert_eq!(sizes(heavy, true), (vec![9, 9, 2], Some(2)));
+    }
 
     #[test]
     fn a_clock_that_is_set_back_is_noticed_and_one_that_goes_is_not() {

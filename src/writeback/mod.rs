@@ -16,6 +16,7 @@ pub mod coalesce;
 
 mod asking;
 mod backoff;
+mod batch;
 mod circuit;
 mod dispatcher;
 mod gate;

@@ -9,6 +9,7 @@
 //! | after the record | acknowledged, waiting or dead | nothing; files that the record made needless are swept |
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::failpoint;
@@ -21,6 +22,8 @@ use super::{Contents, Snapshot, SnapshotError, backoff};
 
 /// The wait after local trouble, in milliseconds.
 const LOCAL_RETRY_MS: i64 = 5000;
+/// The wait after the journal could not take a transition, in milliseconds.
+const JOURNAL_RETRY_MS: i64 = 5_000;
 
 pub(super) struct Worker {
     pub journal: Journal,
@@ -28,6 +31,8 @@ pub(super) struct Worker {
     pub remote: Arc<dyn Remote>,
     pub circuit: Arc<Circuit>,
     pub max_attempts: u32,
+    /// Whether the remote takes batches; shared by all workers, and false from the moment on when it says that it does not.
+    pub batches: Arc<AtomicBool>,
 }
 
 /// What is about to be sent.
@@ -45,6 +50,13 @@ impl Outgoing {
     }
 }
 
+/// What taking a snapshot has come to.
+pub(super) enum Prepared {
+    Ready(Outgoing),
+    /// The operation has reached its next state.
+    Done(Result<(), JournalError>),
+}
+
 /// What asking the remote has shown.
 pub(super) enum Asked {
     /// The operation has reached its next state.
@@ -54,24 +66,50 @@ pub(super) enum Asked {
 }
 
 impl Worker {
-    pub fn run(&self, id: &OpId) -> Result<(), JournalError> {
+    /// One operation; its failure is logged, and it becomes due again.
+    pub fn run(&self, id: &OpId) {
+        let result = self.run_alone(id);
+        self.recorded(id, result);
+    }
+
+    fn run_alone(&self, id: &OpId) -> Result<(), JournalError> {
         let claim = id.clone();
         let Some(op) = self.journal.write(move |tx| tx.claim(&claim))? else {
             self.circuit.probe_ends();
             return Ok(());
         };
         failpoint::hit("claimed");
+        self.claimed(op)
+    }
+
+    /// An operation that is in flight from now on, by itself.
+    pub(super) fn claimed(&self, op: Operation) -> Result<(), JournalError> {
         if op.replay {
             return self.replay(&op);
         }
-        match self.contents.before_change(&op.path) {
-            Ok(()) => {}
-            Err(SnapshotError::Remote(e)) => return self.failed(&op, &e, None),
-            Err(SnapshotError::Local(why)) => return self.local_trouble(&op, &why),
+        if let Some(result) = self.not_yet(&op) {
+            return result;
         }
         match op.kind {
             OpKind::Put => self.put(op),
             OpKind::Delete => self.delete(op),
+        }
+    }
+
+    /// Fetches what a change of the path would lose. `Some`: that failed, and the operation has reached its next state.
+    pub(super) fn not_yet(&self, op: &Operation) -> Option<Result<(), JournalError>> {
+        match self.contents.before_change(&op.path) {
+            Ok(()) => None,
+            Err(SnapshotError::Remote(e)) => Some(self.failed(op, &e, None)),
+            Err(SnapshotError::Local(why)) => Some(self.local_trouble(op, &why)),
+        }
+    }
+
+    /// An operation whose state could not be recorded becomes due again.
+    pub(super) fn recorded(&self, op: &OpId, result: Result<(), JournalError>) {
+        if let Err(e) = result {
+            log::error!("{op}: its state could not be recorded: {e}");
+            self.let_go(op, JOURNAL_RETRY_MS, "journal");
         }
     }
 
@@ -83,32 +121,47 @@ impl Worker {
         self.circuit.probe_ends();
     }
 
-    fn put(&self, mut op: Operation) -> Result<(), JournalError> {
-        let out = if op.sent {
-            match self.frozen(&op) {
-                Ok(out) => out,
-                Err(e) => return self.bury_local(&op, &format!("the payload cannot be read: {e}")),
+    fn put(&self, op: Operation) -> Result<(), JournalError> {
+        if op.sent {
+            return match self.frozen(&op) {
+                Ok(out) => self.put_alone(op, out),
+                Err(e) => self.bury_local(&op, &format!("the payload cannot be read: {e}")),
+            };
+        }
+        match self.snapshot(&op) {
+            Prepared::Ready(out) => self.put_alone(op, out),
+            Prepared::Done(result) => result,
+        }
+    }
+
+    /// What an operation that was never sent is to send, unless that ends it or has to wait.
+    pub(super) fn snapshot(&self, op: &Operation) -> Prepared {
+        Prepared::Done(match self.contents.snapshot(op) {
+            Ok(Snapshot::Ready { bytes, hash, stamp, content_type }) => {
+                let content_type = content_type.unwrap_or_else(|| content_type_of(op.path.as_str(), &bytes));
+                return Prepared::Ready(Outgoing { bytes, hash, content_type, stamp: Some(stamp) });
             }
-        } else {
-            match self.contents.snapshot(&op) {
-                Ok(Snapshot::Ready { bytes, hash, stamp, content_type }) => {
-                    let content_type = content_type.unwrap_or_else(|| content_type_of(op.path.as_str(), &bytes));
-                    Outgoing { bytes, hash, content_type, stamp: Some(stamp) }
-                }
-                Ok(Snapshot::Busy) => return self.postpone(&op),
-                Ok(Snapshot::Vanished) => {
-                    self.circuit.probe_ends();
-                    return self.contents.superseded(&op);
-                }
-                Err(SnapshotError::Remote(e)) => return self.failed(&op, &e, None),
-                Err(SnapshotError::Local(why)) => return self.local_trouble(&op, &why),
+            Ok(Snapshot::Busy) => self.postpone(op),
+            Ok(Snapshot::Vanished) => {
+                self.circuit.probe_ends();
+                self.contents.superseded(op)
             }
-        };
+            Err(SnapshotError::Remote(e)) => self.failed(op, &e, None),
+            Err(SnapshotError::Local(why)) => self.local_trouble(op, &why),
+        })
+    }
+
+    /// Whether the remote has these very bytes already, as far as is known: then there is nothing to say.
+    pub(super) fn same_as_base(op: &Operation, out: &Outgoing) -> Option<Version> {
+        op.base.clone().filter(|b| !op.force && b.hash == Some(out.hash))
+    }
+
+    /// One put in a request of its own.
+    pub(super) fn put_alone(&self, mut op: Operation, out: Outgoing) -> Result<(), JournalError> {
         failpoint::hit("payload-written");
-        if let Some(base) = op.base.as_ref().filter(|b| !op.force && b.hash == Some(out.hash)) {
-            // The same bytes as the remote has: nothing to say.
+        if let Some(base) = Self::same_as_base(&op, &out) {
             self.circuit.probe_ends();
-            return self.contents.acknowledged(&op, Some((base.clone(), None)), None, out.stamp);
+            return self.contents.acknowledged(&op, Some((base, None)), None, out.stamp);
         }
         if op.force || op.sent || self.journal.has_note(&op.path)? {
             match self.ask(&op, Some(&out)) {
@@ -120,20 +173,31 @@ impl Worker {
             let (id, hash, size, kind) = (op.op.clone(), out.hash, out.bytes.len() as u64, out.content_type.clone());
             self.journal.write(move |tx| tx.set_sent(&id, Some((hash, size)), Some(&kind)))?;
         }
+        self.send(op, out)
+    }
+
+    /// The request for a put that is recorded as sent.
+    pub(super) fn send(&self, op: Operation, out: Outgoing) -> Result<(), JournalError> {
         failpoint::hit("sent");
-        let precondition = match &op.base {
-            Some(base) => Precondition::Revision(base.revision.clone()),
-            None => Precondition::Absent,
-        };
-        let answer = self.remote.put(&op.path, &out.bytes, &out.content_type, &precondition, &op.op);
+        let answer = self.remote.put(&op.path, &out.bytes, &out.content_type, &precondition(&op), &op.op);
         failpoint::hit("answered");
+        self.answered(&op, out, answer)
+    }
+
+    /// What the answer to a put means, whether it was sent alone or together with others.
+    pub(super) fn answered(
+        &self,
+        op: &Operation,
+        out: Outgoing,
+        answer: Result<Accepted, RemoteError>,
+    ) -> Result<(), JournalError> {
         match answer {
             Ok(accepted) => {
                 self.circuit.close();
                 match accepted.revision.clone() {
-                    Some(revision) => self.put_done(&op, out, revision, accepted),
+                    Some(revision) => self.put_done(op, out, revision, accepted),
                     // An acceptance without a revision: the next edit would have no base, so it is asked for.
-                    None => match self.ask(&op, Some(&out)) {
+                    None => match self.ask(op, Some(&out)) {
                         Asked::Done(result) => result,
                         Asked::Send(op) => {
                             let failure = Failure {
@@ -148,15 +212,15 @@ impl Worker {
             }
             Err(e) if classify(e.kind) == Outcome::Conflict => {
                 self.circuit.close();
-                self.log_refusal(&op, &e);
+                self.log_refusal(op, &e);
                 // Perhaps an earlier request of this very operation was applied and its response lost.
-                match self.ask(&op, Some(&out)) {
+                match self.ask(op, Some(&out)) {
                     Asked::Done(result) => result,
                     // It says conflict, and has what the edit was based on. One of the two will have changed soon.
                     Asked::Send(op) => self.transient(&op, &e, "conflict", Some(&out)),
                 }
             }
-            Err(e) => self.failed(&op, &e, Some(&out)),
+            Err(e) => self.failed(op, &e, Some(&out)),
         }
     }
 
@@ -224,7 +288,7 @@ impl Worker {
         }
     }
 
-    fn postpone(&self, op: &Operation) -> Result<(), JournalError> {
+    pub(super) fn postpone(&self, op: &Operation) -> Result<(), JournalError> {
         self.circuit.probe_ends();
         let (id, at) = (op.op.clone(), now_ms() + self.contents.settle().as_millis().max(50) as i64);
         self.journal.write(move |tx| tx.postpone(&id, at))
@@ -322,6 +386,14 @@ impl Worker {
         log::error!("{}: {} of {}: {why}", op.op, op.kind.as_str(), op.path);
         let failure = Failure { code: "local_io".into(), message: why.to_owned(), ..Failure::default() };
         self.contents.bury(op, &failure, &Meets::Refusal, None)
+    }
+}
+
+/// The version that a put replaces.
+pub(super) fn precondition(op: &Operation) -> Precondition {
+    match &op.base {
+        Some(base) => Precondition::Revision(base.revision.clone()),
+        None => Precondition::Absent,
     }
 }
 

@@ -259,6 +259,7 @@ mod reads {
     }
 }
 
+mod batches;
 mod listings;
 
 mod operations;

@@ -22,6 +22,8 @@ enum Act {
     OtherRemoves(usize),
     /// The next write fails this way, before or after it was applied.
     Fail(ErrorKind, bool),
+    /// Nothing is sent until the next drain, so that what follows goes together.
+    Hold,
     Drain,
     Crash,
     Follow,
@@ -51,6 +53,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => p.clone().prop_map(Act::OtherRemoves),
         3 => (p, state).prop_map(|(p, state)| Act::Deliver(p, state)),
         4 => (kind, any::<bool>()).prop_map(|(k, applied)| Act::Fail(k, applied && k != ErrorKind::Rejected)),
+        3 => Just(Act::Hold),
         3 => Just(Act::Drain),
         1 => Just(Act::Crash),
         3 => Just(Act::Follow),
@@ -147,6 +150,7 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
             Act::OtherWrites(p) => remote.write(PATHS[p], &content("theirs")),
             Act::OtherRemoves(p) => remote.remove(PATHS[p]),
             Act::Fail(kind, applied) => remote.fail_next(kind, applied),
+            Act::Hold => rig.gate.close(),
             Act::Drain => drop(rig.drain()),
             Act::Crash => {
                 rig.crash();
@@ -182,6 +186,10 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
     prop_assert_eq!(settle(&rig), 0, "something is stuck");
 
     let events = remote.events(None).unwrap().events;
+    let mut applied = HashSet::new();
+    for op in remote.applied() {
+        prop_assert!(applied.insert(op.clone()), "{} was applied twice", op);
+    }
     let mut ours = HashSet::new();
     for event in events.iter().filter(|e| e.correlation_id.starts_with("op_")) {
         prop_assert!(ours.insert(event.correlation_id.clone()), "{} was applied twice: {:?}", event.correlation_id, event);
