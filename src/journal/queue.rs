@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ops::{COLUMNS, OpState, Operation, operation};
 use super::{Journal, JournalError};
-use crate::ids::{OpId, Revision};
+use crate::ids::{ContentHash, OpId, Revision};
 use crate::path::RemotePath;
 
 /// What is due, and when to look again.
@@ -71,7 +71,13 @@ impl Journal {
     }
 
     /// Whether an event at `path` with this revision and correlation id is news.
-    pub fn echo(&self, path: &RemotePath, revision: Option<&Revision>, correlation: &str) -> Result<Echo, JournalError> {
+    pub fn echo(
+        &self,
+        path: &RemotePath,
+        revision: Option<&Revision>,
+        hash: Option<&ContentHash>,
+        correlation: &str,
+    ) -> Result<Echo, JournalError> {
         self.read(|db| {
             if let Ok(op) = correlation.parse::<OpId>() {
                 let ours = db
@@ -85,10 +91,12 @@ impl Journal {
                 }
             }
             db.prepare_cached(
-                "SELECT count(*), coalesce(sum(?2 IS NOT NULL AND (base_revision = ?2 OR result_revision = ?2)), 0)
+                // A restarted server may give a revision's name to another content.
+                "SELECT count(*), coalesce(sum(?2 IS NOT NULL
+                     AND (base_revision = ?2 AND coalesce(base_hash = ?3, 1) OR result_revision = ?2 AND coalesce(payload_hash = ?3, 1))), 0)
                  FROM operation WHERE path = ?1 AND (state = 5 OR replay = 1)",
             )?
-            .query_row(params![path, revision], |r| {
+            .query_row(params![path, revision, hash], |r| {
                 Ok(match (r.get::<_, i64>(0)?, r.get::<_, i64>(1)?) {
                     (0, _) => Echo::Foreign,
                     (_, 0) => Echo::Touched,

@@ -147,7 +147,7 @@ impl Workspace {
         event: &RemoteEvent,
         extends: Option<&Version>,
     ) -> FsResult<()> {
-        let echo = match self.journal.echo(path, event.revision.as_ref(), &event.correlation_id)? {
+        let echo = match self.journal.echo(path, event.revision.as_ref(), event.hash.as_ref(), &event.correlation_id)? {
             Echo::Ours => Echo::Ours,
             // With work under way the event of somebody else is noted whatever it is; its end decides.
             _ if tree.has_work(path) => Echo::Foreign,
