@@ -44,6 +44,8 @@ struct Inner {
 pub struct FakeRemote {
     inner: Mutex<Inner>,
     down: AtomicBool,
+    /// The token may not read the feed.
+    feed_forbidden: AtomicBool,
 }
 
 impl FakeRemote {
@@ -182,6 +184,16 @@ impl FakeRemote {
             inner.events.push(event);
         }
         inner.files.insert(to.into(), Stored { revision, ..file });
+    }
+
+    pub fn forbid_feed(&self) {
+        self.feed_forbidden.store(true, Ordering::Relaxed);
+    }
+
+    fn feed(&self) -> Result<(), RemoteError> {
+        self.up("GET", "/fs/events")?;
+        let forbidden = self.feed_forbidden.load(Ordering::Relaxed);
+        if forbidden { Err(error(ErrorKind::Forbidden, "GET", "/fs/events", None)) } else { Ok(()) }
     }
 
     pub fn set_down(&self, down: bool) {
@@ -387,14 +399,14 @@ impl Remote for FakeRemote {
     }
 
     fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError> {
-        self.up("GET", "/fs/events")?;
+        self.feed()?;
         let inner = self.inner.lock();
         let from = cursor.and_then(|c| inner.events.iter().position(|e| e.id == c)).map_or(0, |i| i + 1);
         Ok(EventPage { events: inner.events[from..].to_vec(), next_cursor: None })
     }
 
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
-        self.up("GET", "/fs/events")?;
+        self.feed()?;
         let inner = self.inner.lock();
         let mut newest = inner.events.iter().rev();
         Ok(FeedMark { last: newest.next().map(RemoteEvent::print), before: newest.next().map(|e| e.id.clone()) })
