@@ -58,6 +58,8 @@ impl Loop {
         let Err(why) = end else { return End::Stopped };
         // Whether the remote is the one that was followed has to be found out before anything is sent to it.
         self.gate.close();
+        // Without a feed only a listing can tell.
+        self.listed_at = self.listed_at.filter(|_| !self.no_feed);
         log::info!("the event stream ended after {:.0} s: {why}", began.elapsed().as_secs_f64());
         if began.elapsed() >= LIVED {
             self.stream_failures = 0;

@@ -185,6 +185,7 @@ impl Loop {
             log::warn!("the remote cannot be followed, what is cached stays usable: {e}");
         }
         self.failures = self.failures.saturating_add(1);
+        self.listed_at = self.listed_at.filter(|_| !self.no_feed);
         // When it is back, the stream is asked for at once.
         self.stream_at = Instant::now();
         let mut s = self.state.lock();
@@ -297,6 +298,31 @@ mod tests {
             // The same event at the same time is the same feed as far as anybody can tell.
             assert!(noticed || other.len() == 3, "{other:?}");
         }
+    }
+
+    #[test]
+    fn without_a_feed_an_outage_is_followed_by_a_listing_before_anything_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let remote = Arc::new(FakeRemote::seeded(&[("/a", b"1")]));
+        remote.forbid_feed();
+        let journal = crate::journal::Journal::open(dir.path()).unwrap();
+        let (wake, _woken) = bounded(1);
+        let settle = Duration::ZERO;
+        let options = crate::workspace::Options { uid: 0, gid: 0, settle, local_only: None };
+        let (tell, _told) = crossbeam_channel::unbounded();
+        let workspace = Workspace::load(dir.path(), journal, remote.clone(), options, tell, wake.clone()).unwrap();
+        let state = Arc::new(Mutex::new(FeedState::starting()));
+        let mut follower = Loop::new(Arc::new(workspace), remote.clone(), state, Arc::new(Gate::new(wake)));
+        follower.step().unwrap();
+        follower.step().unwrap();
+        remote.set_down(true);
+        let gone = follower.step().unwrap_err();
+        follower.out_of_step(&gone);
+        remote.set_down(false);
+        // Nobody can tell whether it is the one that went.
+        remote.write("/b", b"2");
+        follower.step().unwrap();
+        assert_eq!(follower.workspace.files_known(), 2, "the gate opens behind this step");
     }
 
     #[test]

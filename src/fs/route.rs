@@ -161,8 +161,13 @@ impl View {
         if owns(ino) { self.relay.read(fh, offset, size) } else { self.ws.read(fh, offset, size) }
     }
 
-    pub(super) fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8]) -> FsResult<u32> {
-        if owns(ino) { refuse(libc::EBADF) } else { self.ws.write(fh, offset, data) }
+    /// `append`: the handle has O_APPEND now.
+    pub(super) fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8], append: bool) -> FsResult<u32> {
+        match (owns(ino), append) {
+            (true, _) => refuse(libc::EBADF),
+            (false, true) => self.ws.append(fh, offset, data),
+            (false, false) => self.ws.write(fh, offset, data),
+        }
     }
 
     pub(super) fn flush(&self, ino: Ino, fh: u64) -> FsResult<()> {

@@ -101,7 +101,7 @@ impl Journal {
         &self,
         path: &RemotePath,
         revision: Option<&Revision>,
-        hash: Option<ContentHash>,
+        hash: Option<&ContentHash>,
         correlation: &str,
     ) -> Result<Echo, JournalError> {
         self.read(|db| {
@@ -126,10 +126,12 @@ impl Journal {
                 }
             }
             db.prepare_cached(
-                "SELECT count(*), coalesce(sum(?2 IS NOT NULL AND (base_revision = ?2 OR result_revision = ?2)), 0)
+                // A restarted server may give a revision's name to another content.
+                "SELECT count(*), coalesce(sum(?2 IS NOT NULL
+                     AND (base_revision = ?2 AND coalesce(base_hash = ?3, 1) OR result_revision = ?2 AND coalesce(payload_hash = ?3, 1))), 0)
                  FROM operation WHERE path = ?1 AND (state = 5 OR replay = 1)",
             )?
-            .query_row(params![path, revision], |r| {
+            .query_row(params![path, revision, hash], |r| {
                 Ok(match (r.get::<_, i64>(0)?, r.get::<_, i64>(1)?) {
                     (0, _) => Echo::Foreign,
                     (_, 0) => Echo::Touched,

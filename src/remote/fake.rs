@@ -21,6 +21,8 @@ struct Stored {
 struct Inner {
     files: BTreeMap<String, Stored>,
     events: Vec<RemoteEvent>,
+    /// Every content that there ever was.
+    contents: Vec<Vec<u8>>,
     revisions: u64,
     /// Applied writes and refused ones: "PUT /a rev_1".
     log: Vec<String>,
@@ -49,6 +51,8 @@ struct Inner {
 pub struct FakeRemote {
     inner: Mutex<Inner>,
     down: AtomicBool,
+    /// The token may not read the feed.
+    feed_forbidden: AtomicBool,
 }
 
 impl FakeRemote {
@@ -67,6 +71,15 @@ impl FakeRemote {
 
     pub fn remove(&self, path: &str) {
         self.inner.lock().apply(path, None, "somebody-else");
+    }
+
+    /// The server is started again with the data of another one.
+    pub fn become_like(&self, other: &FakeRemote) {
+        *self.inner.lock() = std::mem::take(&mut other.inner.lock());
+    }
+
+    pub fn ever_had(&self) -> Vec<Vec<u8>> {
+        self.inner.lock().contents.clone()
     }
 
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
@@ -195,6 +208,16 @@ impl FakeRemote {
         inner.files.insert(to.into(), Stored { revision, ..file });
     }
 
+    pub fn forbid_feed(&self) {
+        self.feed_forbidden.store(true, Ordering::Relaxed);
+    }
+
+    fn feed(&self) -> Result<(), RemoteError> {
+        self.up("GET", "/fs/events")?;
+        let forbidden = self.feed_forbidden.load(Ordering::Relaxed);
+        if forbidden { Err(error(ErrorKind::Forbidden, "GET", "/fs/events", None)) } else { Ok(()) }
+    }
+
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
     }
@@ -290,6 +313,7 @@ impl Inner {
         });
         match new {
             Some((bytes, content_type)) => {
+                self.contents.push(bytes.clone());
                 self.files.insert(path.into(), Stored { bytes, revision: revision.clone(), content_type });
             }
             None => drop(self.files.remove(path)),
@@ -456,14 +480,14 @@ impl Remote for FakeRemote {
     }
 
     fn events(&self, cursor: Option<&str>) -> Result<EventPage, RemoteError> {
-        self.up("GET", "/fs/events")?;
+        self.feed()?;
         let inner = self.inner.lock();
         let from = cursor.and_then(|c| inner.events.iter().position(|e| e.id == c)).map_or(0, |i| i + 1);
         Ok(EventPage { events: inner.events[from..].to_vec(), next_cursor: None })
     }
 
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
-        self.up("GET", "/fs/events")?;
+        self.feed()?;
         let inner = self.inner.lock();
         let mut newest = inner.events.iter().rev();
         Ok(FeedMark { last: newest.next().map(RemoteEvent::print), before: newest.next().map(|e| e.id.clone()) })
@@ -476,13 +500,39 @@ impl Remote for FakeRemote {
     fn merge(
         &self,
         path: &RemotePath,
-        _base: &Revision,
-        _base_text: &str,
-        _ours: &str,
-        _content_type: &str,
-        _op: &OpId,
+        base: &Revision,
+        base_text: &str,
+        ours: &str,
+        content_type: &str,
+        op: &OpId,
     ) -> Result<Merged, RemoteError> {
-        Err(error(ErrorKind::NotFound, "POST", path.as_str(), None))
+        self.up("POST", path.as_str())?;
+        let mut inner = self.inner.lock();
+        let refused = |kind| Err(error(kind, "POST", path.as_str(), None));
+        let fault = (!inner.faults.is_empty()).then(|| inner.faults.remove(0));
+        if let Some((kind, false)) = fault {
+            return refused(kind);
+        }
+        // As with a content identity: a repeat is answered as the first time was.
+        let applied = inner.events.iter().find(|e| e.correlation_id == op.as_str() && e.path.as_ref() == Some(path));
+        if let Some(revision) = applied.and_then(|e| e.revision.clone()) {
+            return Ok(Merged { revision, against: None });
+        }
+        let hash = Some(ContentHash::of(base_text.as_bytes()));
+        let confirmed = |e: &RemoteEvent| e.path.as_ref() == Some(path) && e.revision.as_ref() == Some(base) && e.hash == hash;
+        if !inner.events.iter().any(confirmed) {
+            return refused(ErrorKind::Conflict);
+        }
+        let Some(theirs) = inner.files.get(path.as_str()).and_then(|f| String::from_utf8(f.bytes.clone()).ok()) else {
+            return refused(ErrorKind::Rejected);
+        };
+        let Ok(merged) = diffy::merge(base_text, ours, &theirs) else { return refused(ErrorKind::Conflict) };
+        inner.log.push(format!("MERGE {path} {base}"));
+        let revision = inner.apply(path.as_str(), Some((merged.into_bytes(), content_type.into())), op.as_str());
+        match fault {
+            Some((kind, _)) => refused(kind),
+            None => Ok(Merged { revision, against: None }),
+        }
     }
 
     fn delivery(&self, remote_op: &str) -> Result<Delivery, RemoteError> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::ConfigVerifierExt as _;
@@ -69,8 +70,34 @@ pub(super) struct Target<'a> {
 
 /// Plain or in TLS.
 enum Transport {
-    Plain(TcpStream),
-    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+    Plain(Socket),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, Socket>>),
+}
+
+/// A connection whose handshake has to be over in time, however slowly its bytes trickle in.
+struct Socket {
+    stream: TcpStream,
+    /// Shared with the opener, who lifts it.
+    until: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Read for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.until.lock().is_some_and(|until| Instant::now() >= until) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "no whole answer in time"));
+        }
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 impl Read for Transport {
@@ -103,6 +130,8 @@ pub(super) fn open(target: &Target<'_>) -> Result<Subscription, RemoteError> {
     let url = Url::parse(target.url).map_err(|e| error(ErrorKind::Rejected, None, "bad_request", e.to_string()))?;
     let socket = connect(&url, target.connect_timeout).map_err(|e| unreachable(&e))?;
     let closer = socket.try_clone().map_err(|e| unreachable(&e))?;
+    let until = Arc::new(Mutex::new(Some(Instant::now() + target.connect_timeout)));
+    let socket = Socket { stream: socket, until: Arc::clone(&until) };
     let tls = url.scheme() == "https";
     let transport = if tls { in_tls(&url, socket)? } else { Transport::Plain(socket) };
 
@@ -118,6 +147,7 @@ pub(super) fn open(target: &Target<'_>) -> Result<Subscription, RemoteError> {
     let config = WebSocketConfig::default().max_message_size(Some(FRAME_MAX)).max_frame_size(Some(FRAME_MAX));
     let (ws, _) = tungstenite::client::client_with_config(request, transport, Some(config)).map_err(|e| handshake(e, target))?;
     closer.set_read_timeout(Some(TICK)).map_err(|e| unreachable(&e))?;
+    *until.lock() = None;
 
     let (sender, events) = bounded(QUEUE);
     let root = target.remote_root.clone();
@@ -128,7 +158,7 @@ pub(super) fn open(target: &Target<'_>) -> Result<Subscription, RemoteError> {
     Ok(Subscription { events, socket: Some(closer) })
 }
 
-/// All of the handshake happens within `limit` for each read and write.
+/// Each read and write ends within `limit`.
 fn connect(url: &Url, limit: Duration) -> io::Result<TcpStream> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or(80);
@@ -147,7 +177,7 @@ fn connect(url: &Url, limit: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn in_tls(url: &Url, socket: TcpStream) -> Result<Transport, RemoteError> {
+fn in_tls(url: &Url, socket: Socket) -> Result<Transport, RemoteError> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(host).map_err(|_| refused("the host cannot be named in a certificate"))?;
     let failed = |e: rustls::Error| error(ErrorKind::Unreachable, None, "unreachable", e.to_string());
@@ -187,11 +217,16 @@ impl Reader {
                         }
                         _ => continue,
                     };
-                    // A pong, and what is not known, is only a sign of life.
-                    let Some(event) = serde_json::from_slice::<StreamFrame>(bytes).ok().and_then(|f| f.into_event(&self.root))
-                    else {
-                        continue;
+                    let event = match serde_json::from_slice::<StreamFrame>(bytes) {
+                        Ok(frame) => frame.into_event(&self.root),
+                        // A pong, and what is not known, is only a sign of life.
+                        Err(_) if !seems_an_event(bytes) => None,
+                        // Passed over, it would be missed for ever: the feed has to tell.
+                        Err(e) => {
+                            return error(ErrorKind::Corrupt, None, "bad_response", format!("an event makes no sense: {e}"));
+                        }
                     };
+                    let Some(event) = event else { continue };
                     if self.sender.send(Ok(event)).is_err() {
                         return unreachable(&io::Error::other("nobody takes the events"));
                     }
@@ -215,6 +250,14 @@ impl Reader {
                 _ => {}
             }
         }
+    }
+}
+
+/// Whether a frame that cannot be read is nevertheless about a change.
+fn seems_an_event(frame: &[u8]) -> bool {
+    match serde_json::from_slice::<serde_json::Value>(frame) {
+        Ok(said) => said.get("eventId").is_some() || said["type"].as_str().is_some_and(|t| t.starts_with("file.")),
+        Err(_) => true,
     }
 }
 
@@ -261,4 +304,46 @@ fn unreachable(e: &io::Error) -> RemoteError {
 
 fn refused(why: &str) -> RemoteError {
     error(ErrorKind::Rejected, None, "bad_request", why.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn only_what_tells_of_no_change_is_passed_over() {
+        for (frame, event) in [
+            (r#"{"type":"pong"}"#, false),
+            (r#"{"type":"sync.status","state":"ready"}"#, false),
+            (r#"{"eventId":"evt_7","type":null,"path":"/f"}"#, true),
+            (r#"{"type":"file.updated","path":"/f"}"#, true),
+            (r#"{"eventId":"evt_7","type":"file.upd"#, true),
+        ] {
+            assert_eq!(seems_an_event(frame.as_bytes()), event, "{frame}");
+        }
+    }
+
+    #[test]
+    fn a_handshake_that_trickles_ends_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1/ws", listener.local_addr().unwrap());
+        let peer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nX: ").unwrap();
+            // One byte, then another, each long before the limit of a read.
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let limit = Duration::from_millis(300);
+        let root = RemotePath::root();
+        let target = Target { url: &url, token: "t", correlation: "correlation", remote_root: root, connect_timeout: limit };
+        let began = Instant::now();
+        assert!(open(&target).is_err());
+        assert!(began.elapsed() >= limit, "it was something else: {:?}", began.elapsed());
+        assert!(began.elapsed() < limit * 10, "it took {:?}", began.elapsed());
+        peer.join().unwrap();
+    }
 }

@@ -4,19 +4,21 @@
 //! fetched one. So an end of the process in between leaves what it leaves in the middle of a fetch.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::ids::{ContentHash, Ino};
 use crate::journal::{ContentState, Version};
 use crate::path::RemotePath;
 use crate::remote::{RemoteEvent, RemoteFile};
 
-use super::tree::Node;
+use super::tree::{Node, Tree};
 use super::{FsResult, Invalidation, Workspace};
 
-/// How long the kernel may take to be told; then the content is fetched when it is asked for.
+/// How long the kernel may take to be told. Then content that came along is fetched when it is asked for, and whoever opens a
+/// file asks again.
 const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 impl Workspace {
@@ -56,9 +58,7 @@ impl Workspace {
             let version = Version { revision: revision.clone(), hash: Some(hash) };
             let Some((ino, grows)) = self.waiting_for(path, &version) else { continue };
             if !grows && !told {
-                let (sender, receiver) = bounded(1);
-                self.notify(Invalidation::Told(sender));
-                if receiver.recv_timeout(TOLD_WITHIN).is_err() {
+                if !self.kernel_is_told() {
                     continue;
                 }
                 told = true;
@@ -74,6 +74,41 @@ impl Workspace {
             self.store_fetched(ino, path, &file, Some(&version))?;
         }
         Ok(())
+    }
+
+    /// The content of an inode that the kernel knows was replaced: the kernel has to forget its pages and its size. Sent with
+    /// the tree's lock held, so that whoever finds the mark and waits for the kernel waits for this.
+    pub(super) fn content_is_another(&self, tree: &mut Tree, ino: Ino) {
+        let Some(node) = tree.get_mut(ino) else { return };
+        let known = node.lookups > 0;
+        let Some(f) = node.file_mut() else { return };
+        f.pages_stale = true;
+        if known {
+            f.untold = self.told.fetch_add(1, Ordering::Relaxed);
+        }
+        self.notify(Invalidation::Content(ino));
+    }
+
+    /// Waits until the kernel has been told of everything up to now; false if it was not in time.
+    pub(super) fn kernel_is_told(&self) -> bool {
+        let (sender, receiver) = bounded(1);
+        self.notify(Invalidation::Told(sender));
+        // Disconnected: there is no kernel to be told, or not any more.
+        receiver.recv_timeout(TOLD_WITHIN) != Err(RecvTimeoutError::Timeout)
+    }
+
+    /// Waits for the kernel before the new content of a file is opened: it would read it under the size of the old one.
+    pub(super) fn wait_until_told(&self, ino: Ino) {
+        let untold = |tree: &Tree| tree.get(ino).and_then(Node::file).map_or(0, |f| f.untold);
+        let number = untold(&self.tree.read());
+        if number == 0 || !self.kernel_is_told() {
+            return;
+        }
+        if let Some(f) = self.tree.write().get_mut(ino).and_then(Node::file_mut)
+            && f.untold == number
+        {
+            f.untold = 0;
+        }
     }
 
     /// The file at the path, if it was looked at and waits for the content of this version; and whether readers go on with it.

@@ -14,7 +14,7 @@ use crate::journal::ContentState;
 use super::batch::Batch;
 use super::files::Working;
 use super::tree::{Node, Tree};
-use super::{Caller, Entry, FsError, FsResult, Kind, Nanos, Need, Opened, Workspace, errno, now, without_set_ids};
+use super::{Caller, Entry, FsError, FsResult, Invalidation, Kind, Nanos, Need, Opened, Workspace, errno, now, without_set_ids};
 
 /// An open file description.
 pub(super) struct Handle {
@@ -89,7 +89,7 @@ impl Workspace {
             self.may_write_file(&tree, ino)?;
         }
         let truncate = flags & libc::O_TRUNC != 0 && wants_write(flags);
-        if !Self::is_local(file.content) && !truncate {
+        if !truncate && (!Self::is_local(file.content) || file.untold > 0) {
             return Err(FsError::Need(Need::Content(ino)));
         }
         let working = if truncate { self.truncate_now(&mut tree, ino, 0)? } else { self.working(&mut tree, ino)? };
@@ -135,9 +135,17 @@ impl Workspace {
             working.before_first_change(|| self.keep_base(tree, ino, false));
             working
         } else {
-            let w = Arc::new(Working::new(self.store.create_file(ino)?));
-            f.working = Some(Arc::clone(&w));
-            w
+            let file = self.store.create_file(ino)?;
+            let working = match &f.working {
+                // Readers whose file has grown at the remote, which was not fetched yet, go on with this one.
+                Some(working) => {
+                    working.go_on_with(file);
+                    Arc::clone(working)
+                }
+                None => Arc::new(Working::new(file)),
+            };
+            f.working = Some(Arc::clone(&working));
+            working
         };
         working.file().set_len(size)?;
         working.note_truncation();
@@ -225,6 +233,19 @@ impl Workspace {
         h.working.note_write();
         self.grown(h.ino, offset + data.len() as u64);
         Ok(data.len() as u32)
+    }
+
+    /// As [`Workspace::write`] of a handle with O_APPEND, where the kernel takes `offset` for the end of the file. When the
+    /// remote has just changed the file, it may be wrong: then `data` goes to the true end, and the kernel forgets what it has
+    /// put where it thought.
+    pub fn append(&self, fh: u64, offset: u64, data: &[u8]) -> FsResult<u32> {
+        let h = self.writable_handle(fh)?;
+        let end = h.working.stamp()?.size;
+        let written = self.write(fh, end, data)?;
+        if offset != end {
+            self.notify(Invalidation::Content(h.ino));
+        }
+        Ok(written)
     }
 
     /// The content changed up to `end`.

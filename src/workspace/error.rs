@@ -33,7 +33,7 @@ pub enum Need {
     Listing(Ino),
     /// Everything below a directory, before it can be moved.
     Subtree(Ino),
-    /// The bytes of a file.
+    /// The bytes of a file, and that the kernel has forgotten what it knew of other ones.
     Content(Ino),
     /// The true size of a file whose listing could not tell it. Fulfilling it never fails: without an answer of the remote
     /// the estimate stands for a few seconds.

@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::ids::Ino;
-use crate::journal::{ContentState, JournalError, Version};
+use crate::journal::{ContentState, JournalError, Stamp, Version};
 use crate::path::RemotePath;
 use crate::remote::{Depth, ErrorKind, RemoteError, RemoteFile, TREE_DEPTH};
 
 use super::batch::Batch;
-use super::tree::Node;
+use super::tree::{FileBody, Node};
 use super::{FsError, FsResult, Invalidation, Nanos, Need, Workspace};
 
 /// Pages of one listing, 1000 entries each: a remote that never ends is a fault, not a reason to fill the disk.
 const PAGES_MAX: usize = 20_000;
 /// How long an estimated size is good enough when the remote cannot be asked.
 const ESTIMATE_FOR: Duration = Duration::from_secs(5);
+/// How long a file that changes all the time is asked for again before whoever waits has to.
+const CHANGING_FOR: Duration = Duration::from_secs(5);
 /// Siblings whose size is fetched along with the one that was asked for, and how many at a time.
 const SIBLINGS_MAX: usize = 256;
 const SIBLINGS_AT_ONCE: usize = 8;
@@ -91,7 +93,7 @@ impl Workspace {
         match need {
             Need::Listing(dir) => self.list_dir(dir, Depth::Children),
             Need::Subtree(dir) => self.list_dir(dir, Depth::All),
-            Need::Content(ino) => self.materialise(ino),
+            Need::Content(ino) => self.make_ready(ino),
             Need::Size(ino) => {
                 self.find_size(ino);
                 Ok(())
@@ -174,7 +176,8 @@ impl Workspace {
         match node.file() {
             Some(f) if f.content == ContentState::Remote => Ok(Some(match &f.origin {
                 Some(origin) => (**origin).clone(),
-                None => tree.paths(ino).into_iter().next().ok_or(FsError::NOT_FOUND)?,
+                // Its name means another inode by now, or nothing, which the kernel has to look up.
+                None => tree.paths(ino).into_iter().next().ok_or(FsError::Errno(libc::ESTALE))?,
             })),
             _ => Ok(None),
         }
@@ -182,6 +185,19 @@ impl Workspace {
 
     fn version_of(&self, ino: Ino) -> Option<Version> {
         self.tree.read().get(ino).and_then(Node::file).and_then(|f| f.version.clone())
+    }
+
+    /// Fetches the bytes of a file and waits for the kernel, again while the remote goes on changing it.
+    fn make_ready(&self, ino: Ino) -> FsResult<()> {
+        let until = Instant::now() + CHANGING_FOR;
+        loop {
+            self.materialise(ino)?;
+            self.wait_until_told(ino);
+            let waits = |f: &FileBody| !Self::is_local(f.content) || f.untold > 0;
+            if !self.tree.read().get(ino).and_then(Node::file).is_some_and(waits) || Instant::now() >= until {
+                return Ok(());
+            }
+        }
     }
 
     fn materialise(&self, ino: Ino) -> FsResult<()> {
@@ -230,6 +246,12 @@ impl Workspace {
             let _ = std::fs::remove_file(&staged);
             return Ok(());
         }
+        if f.working.is_some() && !f.version.as_ref().is_some_and(|v| v.same_as(&version)) {
+            // Readers have the beginning of the version that was heard of. This one need not begin with that.
+            let _ = std::fs::remove_file(&staged);
+            drop(tree);
+            return self.follow(source, file);
+        }
         let stamp = self.store.publish(ino, &staged)?;
         let grown = f.working.clone();
         if let Some(working) = &grown {
@@ -242,7 +264,10 @@ impl Workspace {
         f.content_type = Some(file.content_type.as_str().into());
         f.stamp = Some(stamp);
         f.estimate_until = None;
-        let size_changed = node.size != stamp.size || !node.size_known;
+        let size_before = node.size;
+        let size_changed = size_before != stamp.size || !node.size_known;
+        // A size that was an estimate, the kernel does not rely on.
+        let told_otherwise = node.size_known && size_changed;
         node.size = stamp.size;
         node.size_known = true;
         if newer && let Some(ms) = file.edited_at_ms {
@@ -255,13 +280,36 @@ impl Workspace {
             batch.put_remote(source, &version, Some(&file.content_type));
         }
         let pending = self.submit(batch);
-        drop(tree);
         if grown.is_some() {
-            self.notify(Invalidation::Content(ino));
-        } else if size_changed {
-            self.notify(Invalidation::Attributes(ino));
+            // The kernel must not hear of the new size while it has the last page of the old content, which it has filled
+            // with zeros.
+            if let Some(node) = tree.get_mut(ino) {
+                node.size = size_before;
+            }
+            self.content_is_another(&mut tree, ino);
+            drop(tree);
+            self.kernel_is_told();
+            self.show_size(ino, stamp);
+        } else if told_otherwise {
+            self.content_is_another(&mut tree, ino);
+            drop(tree);
+        } else {
+            if size_changed {
+                self.notify(Invalidation::Attributes(ino));
+            }
+            drop(tree);
         }
         self.finish(pending)
+    }
+
+    /// The size of what was stored, unless it has been changed since.
+    fn show_size(&self, ino: Ino, stored: Stamp) {
+        let mut tree = self.tree.write();
+        let Some(node) = tree.get_mut(ino) else { return };
+        if node.file().is_some_and(|f| f.content == ContentState::Clean && f.stamp == Some(stored)) {
+            node.size = stored.size;
+            self.content_is_another(&mut tree, ino);
+        }
     }
 
     /// Finds the true size of a file by fetching it, and of its small siblings with it, because a listing of attributes

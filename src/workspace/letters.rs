@@ -280,10 +280,10 @@ impl Workspace {
         let Some(node) = tree.get_mut(ino) else { return Ok(()) };
         (node.size, node.size_known, node.mtime) = (stamp.size, true, super::Nanos(stamp.ctime_ns));
         if let Some(f) = node.file_mut() {
-            (f.content, f.stamp, f.working, f.pages_stale) = (ContentState::Dirty, Some(stamp), None, true);
+            (f.content, f.stamp, f.working) = (ContentState::Dirty, Some(stamp), None);
         }
+        self.content_is_another(tree, ino);
         batch.put_node(tree, ino);
-        news.push(Invalidation::Content(ino));
         Ok(())
     }
 

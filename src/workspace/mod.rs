@@ -95,6 +95,8 @@ pub struct Workspace {
     flights: Mutex<HashMap<Need, Arc<Flight>>>,
     /// To the notifier thread; unbounded, so that sending never blocks.
     invalidations: Sender<Invalidation>,
+    /// The next number of a change that the kernel has to be told of before a file is opened again.
+    told: AtomicU64,
     /// Wakes the dispatcher; bounded at one, because the journal is the queue and this only says "look".
     wake: Sender<()>,
     /// The whole tree has been learned.
@@ -160,6 +162,7 @@ impl Workspace {
             next_fh: AtomicU64::new(1),
             flights: Mutex::default(),
             invalidations,
+            told: AtomicU64::new(1),
             wake,
             known: AtomicBool::new(known),
             hidden: Mutex::new(hidden),

@@ -10,7 +10,7 @@ use crate::changes::Event;
 use crate::ids::Ino;
 use crate::journal::{ContentState, Echo, Version};
 use crate::path::RemotePath;
-use crate::remote::{Depth, ErrorKind, EventKind, FeedMark, ListedFile, RemoteEvent, SizeHint, TreePage};
+use crate::remote::{Depth, ErrorKind, EventKind, FeedMark, ListedFile, RemoteEvent, RemoteFile, SizeHint, TreePage};
 
 use super::batch::Batch;
 use super::tree::{Body, FileBody, Node, Tree};
@@ -147,7 +147,7 @@ impl Workspace {
         event: &RemoteEvent,
         extends: Option<&Version>,
     ) -> FsResult<()> {
-        let echo = match self.journal.echo(path, event.revision.as_ref(), event.hash, &event.correlation_id)? {
+        let echo = match self.journal.echo(path, event.revision.as_ref(), event.hash.as_ref(), &event.correlation_id)? {
             Echo::Ours => Echo::Ours,
             // With work under way the event of somebody else is noted whatever it is; its end decides.
             _ if tree.has_work(path) => Echo::Foreign,
@@ -198,6 +198,20 @@ impl Workspace {
             fresh.1.clear();
         }
         result
+    }
+
+    /// Shows what was fetched as any other change of the remote.
+    pub(super) fn follow(&self, path: &RemotePath, file: &RemoteFile) -> FsResult<()> {
+        let mut tree = self.tree.write();
+        let (mut batch, mut news) = (Batch::default(), Vec::new());
+        let version = Version { revision: file.revision.clone(), hash: Some(file.hash) };
+        let size = Some(SizeHint::Exact(file.bytes.len() as u64));
+        let seen = Seen { path, version, size, edited_at_ms: file.edited_at_ms, extends: None };
+        self.apply_file(&mut tree, &mut batch, &mut news, &seen);
+        let pending = self.submit(batch);
+        drop(tree);
+        news.into_iter().for_each(|n| self.notify(n));
+        self.finish(pending)
     }
 
     fn refresh_guarded(&self, path: &RemotePath) -> FsResult<()> {
@@ -474,12 +488,11 @@ impl Workspace {
         f.version = Some(seen.version.clone());
         f.working = None;
         f.stamp = None;
-        f.pages_stale = true;
         f.estimate_until = None;
         self.store.remove_file(ino);
+        self.content_is_another(tree, ino);
         batch.put_node(tree, ino);
         batch.put_remote(seen.path, &seen.version, None);
-        news.push(Invalidation::Content(ino));
         Some(ino)
     }
 

@@ -182,6 +182,22 @@ fn a_change_that_was_heard_of_during_an_upload_is_shown_afterwards() {
 }
 
 #[test]
+fn a_revision_name_that_a_restarted_server_uses_again_is_news() {
+    let (_dir, rig) = rig(&[("/x", b"old")]);
+    rig.save("/x", b"mine").unwrap();
+    assert_eq!(rig.drain(), 0);
+    rig.follow();
+    // The server comes back with an older copy of its data, which is listed and compared, and counts on from there.
+    let restored = FakeRemote::seeded(&[("/x", b"old")]);
+    rig.remote.become_like(&restored);
+    rig.ws.learn(&rig.remote.newest_mark().unwrap()).unwrap();
+    assert_eq!(rig.read("/x").unwrap(), b"old");
+    rig.remote.write("/x", b"theirs");
+    rig.follow();
+    assert_eq!(rig.read("/x").unwrap(), b"theirs", "its revision has the name that our save had");
+}
+
+#[test]
 fn a_save_of_the_same_bytes_sends_nothing() {
     let (_dir, rig) = rig(&[("/x", b"same")]);
     rig.save("/x", b"same").unwrap();

@@ -32,6 +32,9 @@ pub(super) struct FileBody {
     pub running: u32,
     /// The kernel may hold pages of an older version: the next open must not keep them.
     pub pages_stale: bool,
+    /// Not 0: the kernel has still to be told that the content is another one, and would read the new under the old size. The
+    /// number of that change.
+    pub untold: u64,
     /// Until when an estimate of the size is good enough (the remote could not be asked).
     pub estimate_until: Option<std::time::Instant>,
     /// The row in the journal does not have the last size or times yet.
@@ -167,6 +170,7 @@ impl Node {
                 working: None,
                 running: 0,
                 pages_stale: false,
+                untold: 0,
                 estimate_until: None,
                 unsaved: false,
             })),

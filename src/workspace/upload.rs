@@ -22,7 +22,7 @@ impl Contents for Workspace {
         match self.fulfil(Need::Content(ino)) {
             Ok(()) => {}
             Err(FsError::Remote(e)) => return Err(SnapshotError::Remote(e)),
-            Err(FsError::Errno(libc::ENOENT)) => return Ok(Snapshot::Vanished),
+            Err(FsError::Errno(libc::ENOENT | libc::ESTALE)) => return Ok(Snapshot::Vanished),
             Err(e) => return Err(SnapshotError::Local(e.to_string())),
         }
         let (working, content_type) = {
@@ -54,7 +54,7 @@ impl Contents for Workspace {
     fn before_change(&self, path: &RemotePath) -> Result<(), SnapshotError> {
         let Some(ino) = self.tree.read().pinned_to(path) else { return Ok(()) };
         match self.fulfil(Need::Content(ino)) {
-            Ok(()) | Err(FsError::Errno(libc::ENOENT)) => Ok(()),
+            Ok(()) | Err(FsError::Errno(libc::ENOENT | libc::ESTALE)) => Ok(()),
             Err(FsError::Remote(e)) => Err(SnapshotError::Remote(e)),
             Err(e) => Err(SnapshotError::Local(e.to_string())),
         }

@@ -195,15 +195,17 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let outcome = guard("write", || self.core.view.write(ino(node), fh.0, offset, data));
+        // What a mapping has changed is written where it was mapped, whatever handle the kernel takes for it.
+        let append = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let outcome = guard("write", || self.core.view.write(ino(node), fh.0, offset, data, append));
         // The bytes are copied only in the rare case that they have to wait.
         let kept = if matches!(outcome, Err(FsError::Need(_))) { data.to_vec() } else { Vec::new() };
-        let attempt = move |v: &View| v.write(ino(node), fh.0, offset, &kept);
+        let attempt = move |v: &View| v.write(ino(node), fh.0, offset, &kept, append);
         self.core.settle("write", reply, outcome, ALL_ROUNDS, attempt, |_, reply, n| reply.written(n));
     }
 

@@ -10,15 +10,18 @@ use super::*;
 use crate::delivery::Following;
 use crate::ids::ContentHash;
 use crate::journal::{OpKind, Retried};
-use crate::remote::DeliveryState;
+use crate::remote::{DeliveryState, InlineContent, RemoteEvent};
 
 #[derive(Debug, Clone)]
 enum Act {
     Save(usize),
+    /// A line of what the path shows is changed, as an editor does.
+    Edit(usize, usize),
     HalfSave(usize),
     Unlink(usize),
     Rename(usize, usize),
     OtherWrites(usize),
+    OtherEdits(usize, usize),
     OtherRemoves(usize),
     /// The next write fails this way, before or after it was applied.
     Fail(ErrorKind, bool),
@@ -26,7 +29,8 @@ enum Act {
     Hold,
     Drain,
     Crash,
-    Follow,
+    /// So many events at a time, with their content or without.
+    Follow(usize, bool),
     Retry(usize, bool),
     Discard(usize),
     /// The provider takes or refuses what was written last to a path, and that is looked at.
@@ -34,6 +38,43 @@ enum Act {
 }
 
 const PATHS: [&str; 4] = ["/a", "/b", "/d/a", "/d/b"];
+/// Lines of the texts that are edited.
+const LINES: usize = 9;
+
+/// The text with one line changed; one that is no such text, as a whole one.
+fn edited(text: Option<Vec<u8>>, line: usize, new: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8(text.unwrap_or_default()).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.resize_with(lines.len().max(LINES), || "empty".to_owned());
+    lines[line] = String::from_utf8_lossy(new).into_owned();
+    lines.join("\n").into_bytes()
+}
+
+/// The line that a save was made for: the newest of ours.
+fn newest_line(content: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(content);
+    let number = |line: &&str| line.strip_prefix("mine ").and_then(|n| n.parse::<u32>().ok());
+    text.lines().filter(|l| number(l).is_some()).max_by_key(number).map(str::to_owned)
+}
+
+/// Applies what has happened, so many events at a time.
+fn follow(rig: &Rig, at_once: usize, inline: bool) {
+    let mark = rig.ws.mark().unwrap();
+    let ever_had = rig.remote.ever_had();
+    let mut events = rig.remote.events(mark.before.as_deref()).unwrap().events;
+    for event in events.iter_mut().filter(|_| inline) {
+        let bytes = ever_had.iter().find(|c| Some(ContentHash::of(c)) == event.hash);
+        event.content = bytes.map(|b| InlineContent { content_type: "text/plain".into(), bytes: b.clone() });
+    }
+    let seen = usize::from(mark.last.is_some());
+    let mut before = seen.checked_sub(1).map(|i| events[i].id.clone());
+    for batch in events[seen..].chunks(at_once) {
+        let last = batch.last().map(RemoteEvent::print);
+        let before_last = batch.len().checked_sub(2).map(|i| batch[i].id.clone()).or(before);
+        rig.ws.apply_events(batch, &FeedMark { last, before: before_last }).unwrap();
+        before = batch.last().map(|e| e.id.clone());
+    }
+}
 
 fn act() -> impl Strategy<Value = Act> {
     let p = 0..PATHS.len();
@@ -46,17 +87,19 @@ fn act() -> impl Strategy<Value = Act> {
     let kind = prop_oneof![Just(ErrorKind::Rejected), Just(ErrorKind::Unreachable), Just(ErrorKind::Transient)];
     prop_oneof![
         5 => p.clone().prop_map(Act::Save),
+        6 => (p.clone(), 0..LINES).prop_map(|(p, line)| Act::Edit(p, line)),
         1 => p.clone().prop_map(Act::HalfSave),
         2 => p.clone().prop_map(Act::Unlink),
         3 => (p.clone(), p.clone()).prop_map(|(a, b)| Act::Rename(a, b)),
         2 => p.clone().prop_map(Act::OtherWrites),
+        4 => (p.clone(), 0..LINES).prop_map(|(p, line)| Act::OtherEdits(p, line)),
         1 => p.clone().prop_map(Act::OtherRemoves),
         3 => (p, state).prop_map(|(p, state)| Act::Deliver(p, state)),
         4 => (kind, any::<bool>()).prop_map(|(k, applied)| Act::Fail(k, applied && k != ErrorKind::Rejected)),
         3 => Just(Act::Hold),
         3 => Just(Act::Drain),
         1 => Just(Act::Crash),
-        3 => Just(Act::Follow),
+        3 => (1..5usize, any::<bool>()).prop_map(|(n, inline)| Act::Follow(n, inline)),
         2 => (0..4usize, any::<bool>()).prop_map(|(n, force)| Act::Retry(n, force)),
         1 => (0..4usize).prop_map(Act::Discard),
     ]
@@ -84,6 +127,18 @@ impl Saved {
     }
 }
 
+/// Sends what waits. The follower that would find out whether the remote is still the one we know is not there.
+fn drain(rig: &Rig) -> u64 {
+    let deadline = std::time::Instant::now() + SOON;
+    loop {
+        rig.gate.open();
+        let left = rig.writeback.drain(Duration::from_millis(100)).unwrap();
+        if left == 0 || std::time::Instant::now() > deadline {
+            return left;
+        }
+    }
+}
+
 fn settle(rig: &Rig) -> u64 {
     // A drain gives up on a remote that does not answer, a worker has its last words behind the journal, and every refresh
     // may show something that was waited for.
@@ -95,7 +150,7 @@ fn settle(rig: &Rig) -> u64 {
     let deadline = std::time::Instant::now() + SOON;
     let mut quiet_rounds = 0;
     loop {
-        let left = rig.drain();
+        let left = drain(rig);
         rig.follow();
         rig.ws.refresh_noted().unwrap();
         quiet_rounds = if left == 0 && quiet() { quiet_rounds + 1 } else { 0 };
@@ -126,6 +181,12 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
                     saved.0.insert(PATHS[p], bytes);
                 }
             }
+            Act::Edit(p, line) => {
+                let bytes = edited(rig.read(PATHS[p]).ok(), line, &content("mine"));
+                if rig.save(PATHS[p], &bytes).is_ok() {
+                    saved.0.insert(PATHS[p], bytes);
+                }
+            }
             Act::HalfSave(p) => {
                 if rig.ino(PATHS[p]).is_ok() && rig.read(PATHS[p]).is_ok() {
                     half(&rig, PATHS[p], b"xxxxxxxxxxxx");
@@ -148,16 +209,19 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
             }
             Act::Rename(..) => {}
             Act::OtherWrites(p) => remote.write(PATHS[p], &content("theirs")),
+            Act::OtherEdits(p, line) => {
+                remote.write(PATHS[p], &edited(remote.content(PATHS[p]), line, &content("theirs")));
+            }
             Act::OtherRemoves(p) => remote.remove(PATHS[p]),
             Act::Fail(kind, applied) => remote.fail_next(kind, applied),
             Act::Hold => rig.gate.close(),
-            Act::Drain => drop(rig.drain()),
+            Act::Drain => drop(drain(&rig)),
             Act::Crash => {
                 rig.crash();
                 rig = Rig::start(dir.path(), &remote);
             }
-            Act::Follow => {
-                rig.follow();
+            Act::Follow(at_once, inline) => {
+                follow(&rig, at_once, inline);
                 let _ = rig.ws.refresh_noted();
             }
             Act::Retry(n, force) => {
@@ -203,7 +267,9 @@ fn run(acts: Vec<Act>) -> Result<(), TestCaseError> {
     }
     for (path, content) in &saved.0 {
         let hash = ContentHash::of(content);
-        let somewhere = arrived.contains(&hash) || letters.contains(&hash);
+        let line = newest_line(content);
+        let merged = |had: &Vec<u8>| line.as_ref().is_some_and(|l| String::from_utf8_lossy(had).lines().any(|h| h == l));
+        let somewhere = arrived.contains(&hash) || letters.contains(&hash) || remote.ever_had().iter().any(merged);
         prop_assert!(somewhere, "{:?}, saved at {}, is nowhere", String::from_utf8_lossy(content), path);
     }
     // Where no letter shows through, the view is the remote.
