@@ -339,7 +339,7 @@ pub trait Remote: Send + Sync {
     /// Writes many whole files in one request, each under its own precondition. The answers are in the order of the items;
     /// one refusal does not stop the others. The events of these writes carry no correlation id.
     ///
-    /// [`ErrorKind::NotFound`] with status 404, or status 405 or 501: this remote has no such route.
+    /// [`ErrorKind::NotFound`] with status 404, or status 405: this remote has no such route.
     fn bulk(&self, items: &[BulkItem<'_>]) -> Result<Vec<Result<Accepted, RemoteError>>, RemoteError>;
 
     /// Deletes a file at a revision. `op` is sent as the correlation id.

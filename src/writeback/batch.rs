@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 
 use crate::failpoint;
 use crate::ids::OpId;
-use crate::journal::{JournalError, OpKind, Operation};
+use crate::journal::{JournalError, OpKind, Operation, Version};
 use crate::remote::{BULK_BODY_MAX, BulkItem, Outcome, Precondition, RemoteError, classify};
 
 use super::circuit::CircuitState;
@@ -209,7 +209,7 @@ impl Worker {
     }
 
     /// Sends an operation once more that was part of a batch, and says whether it is applied by now. See the module.
-    pub(super) fn repeat(&self, op: &Operation, out: &Outgoing) -> Result<Option<crate::journal::Version>, RemoteError> {
+    pub(super) fn repeat(&self, op: &Operation, out: &Outgoing) -> Result<Option<Version>, RemoteError> {
         let item = BulkItem {
             path: &op.path,
             bytes: &out.bytes,
@@ -222,9 +222,7 @@ impl Worker {
             None => Ok(None),
         });
         match answer {
-            Ok(accepted) => {
-                Ok(accepted.and_then(|a| a.revision).map(|revision| crate::journal::Version { revision, hash: Some(out.hash) }))
-            }
+            Ok(accepted) => Ok(accepted.and_then(|a| a.revision).map(|revision| Version { revision, hash: Some(out.hash) })),
             Err(e) if matches!(classify(e.kind), Outcome::Conflict | Outcome::Permanent) => Ok(None),
             Err(e) => Err(e),
         }

@@ -1,4 +1,7 @@
 //! The dispatcher thread and the pool of workers.
+//!
+//! What is due goes to a worker at once, small puts as one batch. Only when another put is about to become due do those that
+//! could go with it wait for it, so that a lone save is never delayed and a burst of saves is few requests.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,6 +38,8 @@ const GATHER_MS: i64 = 80;
 const GATHER_LOOK: Duration = Duration::from_millis(10);
 /// But what is due waits no longer than this.
 const GATHER_MAX: Duration = Duration::from_secs(1);
+/// Most operations that are read from the journal at a time to be put together; more are read when a worker has ended.
+const READ_AHEAD: usize = 8 * BULK_FILES;
 /// Most bytes of the files of one batch; what they take as JSON is looked at when they are sent.
 const BATCH_BYTES: u64 = 600 * 1024;
 
@@ -280,7 +285,7 @@ impl Dispatcher {
         };
         let probe = self.circuit.permit() == Permit::Probe;
         let batches = self.batches.load(Ordering::Acquire) && !probe;
-        let most = if batches { limit * BULK_FILES } else { limit };
+        let most = if batches { (limit * BULK_FILES).min(READ_AHEAD) } else { limit };
         let mut due = self.journal.due(now, GATHER_MS, most + self.out.len())?;
         due.ops.retain(|d| !self.out.contains(&d.op));
         let (mut jobs, room) = group(due.ops, batches);

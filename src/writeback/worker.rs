@@ -1,4 +1,4 @@
-//! One operation from its claim to its next state.
+//! One operation from its claim to its next state. Those of a batch (`batch`) share its request, and nothing else.
 //!
 //! | the process dies | left in the journal | at the next start |
 //! |---|---|---|

@@ -86,3 +86,14 @@ fn the_mark_of_a_token_changes_with_the_token() {
     }
     assert!(marks[0] != marks[1] && marks[1] != marks[2]);
 }
+
+#[test]
+fn what_a_batch_has_written_is_known_by_its_content_identity() {
+    let server = Canned::new([Say::json(
+        200,
+        r#"{"items":[{"opId":"op_2","path":"/a","status":"pending","contentIdentity":{"kind":"relayfile-mount-save","key":"op_ours","ttlSeconds":9}},{"opId":"op_1","path":"/a","status":"pending","correlationId":"","contentIdentity":{"kind":"k","key":"op_theirs"}}]}"#,
+    )]);
+    let page = remote(&server).deliveries(None, 10).unwrap();
+    let ids: Vec<&str> = page.deliveries.iter().map(|d| d.correlation_id.as_str()).collect();
+    assert_eq!(ids, ["op_ours", ""]);
+}
