@@ -211,8 +211,8 @@ impl Tx<'_> {
         let dropped: Vec<RemotePath> = self
             .db
             .prepare_cached(
-                "UPDATE operation SET state = 6, last_code = 'linked', updated_at = ?2 WHERE after_op = ?1 AND state IN (1, 3)
-                 RETURNING path",
+                "UPDATE operation SET state = 6, last_code = 'linked', updated_at = ?2 WHERE after_op = ?1 AND kind = 2
+                     AND state IN (1, 3) RETURNING path",
             )?
             .query_map(params![put, now_ms()], |r| r.get(0))?
             .collect::<rusqlite::Result<_>>()?;
@@ -370,7 +370,7 @@ impl Tx<'_> {
                 "UPDATE operation SET state = 6, updated_at = ?2
                  WHERE op_id = ?1 AND kind = 1 AND state IN (1, 3) AND sent = 0 AND in_view = 1 AND base_revision IS NULL
                      AND NOT EXISTS(SELECT 1 FROM operation o WHERE o.path = operation.path AND o.state <= 3 AND o.seq <> operation.seq)
-                     AND NOT EXISTS(SELECT 1 FROM operation d WHERE d.after_op = operation.op_id AND d.state IN (1, 3))",
+                     AND NOT EXISTS(SELECT 1 FROM operation d WHERE d.after_op = operation.op_id AND d.kind = 2 AND d.state IN (1, 3))",
             )?
             .execute(params![op, now_ms()])?;
         Ok(changed > 0)
