@@ -37,7 +37,7 @@ pub use delivery::{DeliveryNumbers, Followed};
 pub use letters::{Attempt, Discarded, ForeignLetter, ProviderError, Retried};
 pub use load::Loaded;
 pub use look::Look;
-pub use ops::{OpKind, OpState, Operation, PathRule};
+pub use ops::{Moved, OpKind, OpState, Operation, PathRule};
 pub use queue::{Due, DueOp, Echo, QueueNumbers};
 pub use rows::{ContentState, NodeRow, Stamp, Version};
 pub use transitions::{Failure, Meets};

@@ -1,6 +1,8 @@
 //! Operations: the rows of the writeback queue, and what a change of the view makes of them. What becomes of a row once a
 //! worker or a person has taken it up is in `transitions` and `letters`.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::now_ms;
@@ -185,6 +187,14 @@ pub struct PathRule {
     pub local_only: bool,
 }
 
+/// A file that is at another path now.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    pub from: PathRule,
+    pub to: PathRule,
+    pub node: Ino,
+}
+
 impl Tx<'_> {
     /// The view has changed at `path`: brings the queue to what that needs. `not_before` is the end of the settle window.
     /// A `local_only` path is left alone unless the remote has it or is about to have it.
@@ -237,7 +247,16 @@ impl Tx<'_> {
             Decision::Insert(kind) => self.insert_operation(kind, path, node, base.as_ref(), not_before, at),
             Decision::Replace(old, kind) => {
                 self.finish_row(&old, OpState::Superseded, at)?;
-                self.insert_operation(kind, path, node, base.as_ref(), not_before, at)
+                let put = self.insert_operation(kind, path, node, base.as_ref(), not_before, at)?;
+                // What the remote has here may still have to arrive elsewhere: a file moved away, and another one made and
+                // removed at its old name. A put only keeps that in mind for the delete that may take its place.
+                self.db
+                    .prepare_cached(
+                        "UPDATE operation SET after_op = (SELECT o.after_op FROM operation o JOIN operation p ON p.op_id = o.after_op
+                             WHERE o.op_id = ?1 AND p.state <= 3 AND p.replay = 0) WHERE seq = ?2",
+                    )?
+                    .execute(params![old, self.db.last_insert_rowid()])?;
+                Ok(put)
             }
             Decision::Cancel(old) => {
                 self.finish_row(&old, OpState::Superseded, at)?;
@@ -248,30 +267,41 @@ impl Tx<'_> {
 
     /// A file moved: the delete of the old path must not run before the put of the new one is acknowledged. Deletes that
     /// waited for a put of the old path (a chain of renames) now wait for the new one.
-    pub fn move_path(&self, from: &PathRule, to: &PathRule, node: Ino, not_before: i64) -> rusqlite::Result<()> {
-        let waiting: Vec<OpId> = self
-            .db
+    /// Several files may move at once, each to a path of its own, perhaps one that another of them has left.
+    pub fn move_paths(&self, moved: &[Moved], not_before: i64) -> rusqlite::Result<()> {
+        // Before anything is queued: afterwards a put of a path may be that of the file which has come there.
+        let waiting = moved.iter().map(|m| self.waiting_for_put(&m.from.path)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let put = |m: &Moved| self.change_path(&m.to.path, m.to.local_only, Some(m.node), not_before);
+        let puts = moved.iter().map(put).collect::<rusqlite::Result<Vec<_>>>()?;
+        let taken: HashSet<&RemotePath> = moved.iter().map(|m| &m.to.path).collect();
+        for m in moved.iter().filter(|m| !taken.contains(&m.from.path)) {
+            self.change_path(&m.from.path, m.from.local_only, None, not_before)?;
+        }
+        for ((m, put), waiting) in moved.iter().zip(puts).zip(waiting) {
+            let Some(put) = put else { continue };
+            for op in waiting.iter().filter(|op| **op != put) {
+                self.link(op, &put)?;
+            }
+            // What waits already does so for the content that the remote has at the path; this one came there later.
+            self.db
+                .prepare_cached(
+                    "UPDATE operation SET after_op = ?2 WHERE path = ?1 AND state = 1 AND sent = 0 AND op_id <> ?2
+                         AND NOT EXISTS(SELECT 1 FROM operation p WHERE p.op_id = operation.after_op AND p.state <= 3)",
+                )?
+                .execute(params![m.from.path, put])?;
+        }
+        Ok(())
+    }
+
+    /// Deletes that wait for a put of this path which was not sent, and puts that keep that in mind.
+    fn waiting_for_put(&self, path: &RemotePath) -> rusqlite::Result<Vec<OpId>> {
+        self.db
             .prepare_cached(
                 "SELECT d.op_id FROM operation d JOIN operation p ON d.after_op = p.op_id
                  WHERE p.path = ?1 AND p.state IN (1, 3) AND p.sent = 0 AND d.state IN (1, 3)",
             )?
-            .query_map([&from.path], |r| r.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        let put = self.change_path(&to.path, to.local_only, Some(node), not_before)?;
-        self.change_path(&from.path, from.local_only, None, not_before)?;
-        let Some(put) = put else { return Ok(()) };
-        for op in waiting {
-            self.link(&op, &put)?;
-        }
-        let delete: Option<OpId> = self
-            .db
-            .prepare_cached("SELECT op_id FROM operation WHERE path = ?1 AND state = 1 AND sent = 0 AND kind = 2")?
-            .query_row([&from.path], |r| r.get(0))
-            .optional()?;
-        if let Some(delete) = delete {
-            self.link(&delete, &put)?;
-        }
-        Ok(())
+            .query_map([path], |r| r.get(0))?
+            .collect()
     }
 
     pub(super) fn link(&self, delete: &OpId, put: &OpId) -> rusqlite::Result<()> {

@@ -60,7 +60,7 @@ impl Journal {
                     "SELECT o.op_id, o.kind = 1 AND o.sent = 0 AND o.force = 0 AND o.replay = 0, coalesce(n.size, 0)
                      FROM operation o LEFT JOIN node n ON n.id = o.node WHERE o.state IN (1, 3) AND o.not_before <= ?1
                          AND NOT EXISTS(SELECT 1 FROM operation e WHERE e.path = o.path AND e.state <= 3 AND e.seq < o.seq)
-                         AND (o.after_op IS NULL OR NOT EXISTS(
+                         AND (o.after_op IS NULL OR o.kind = 1 OR NOT EXISTS(
                              SELECT 1 FROM operation p WHERE p.op_id = o.after_op AND p.state <= 4 AND p.replay = 0))
                      ORDER BY o.not_before, o.seq LIMIT ?2",
                 )?

@@ -218,8 +218,8 @@ impl Tx<'_> {
         let dropped: Vec<RemotePath> = self
             .db
             .prepare_cached(
-                "UPDATE operation SET state = 6, last_code = 'linked', updated_at = ?2 WHERE after_op = ?1 AND state IN (1, 3)
-                 RETURNING path",
+                "UPDATE operation SET state = 6, last_code = 'linked', updated_at = ?2 WHERE after_op = ?1 AND kind = 2
+                     AND state IN (1, 3) RETURNING path",
             )?
             .query_map(params![put, now_ms()], |r| r.get(0))?
             .collect::<rusqlite::Result<_>>()?;
@@ -325,10 +325,20 @@ impl Tx<'_> {
         Ok(Settled { idle: self.is_idle(path)?, superseded })
     }
 
-    /// in flight → acknowledged, as part of a text that the remote has merged. What waits behind the operation was not made
-    /// from that text, and keeps its base.
+    /// in flight → acknowledged, as part of a text that the remote has merged. What waits behind the operation, and what is saved
+    /// before the view shows that text, was made from what this operation has sent: that is its base, under the revision of the
+    /// old one, which the remote will not take for its own.
     pub fn acknowledge_merged(&self, op: &Operation, merged: &Version) -> rusqlite::Result<Settled> {
         let superseded = if op.in_view { self.supersede_letters(op, true)? } else { Vec::new() };
+        if let (true, Some(base), Some((sent, _))) = (op.in_view, &op.base, op.payload) {
+            self.put_remote(&op.path, &Version { revision: base.revision.clone(), hash: Some(sent) }, None)?;
+            self.db
+                .prepare_cached(
+                    "UPDATE operation SET base_hash = ?3 WHERE path = ?1 AND base_revision = ?2 AND state IN (1, 3) AND sent = 0
+                         AND in_view = 1",
+                )?
+                .execute(params![op.path, base.revision, sent])?;
+        }
         let beside = Operation { in_view: false, ..op.clone() };
         let settled = self.acknowledge(&beside, Some(merged), None, None)?;
         Ok(Settled { superseded, ..settled })
@@ -377,7 +387,7 @@ impl Tx<'_> {
                 "UPDATE operation SET state = 6, updated_at = ?2
                  WHERE op_id = ?1 AND kind = 1 AND state IN (1, 3) AND sent = 0 AND in_view = 1 AND base_revision IS NULL
                      AND NOT EXISTS(SELECT 1 FROM operation o WHERE o.path = operation.path AND o.state <= 3 AND o.seq <> operation.seq)
-                     AND NOT EXISTS(SELECT 1 FROM operation d WHERE d.after_op = operation.op_id AND d.state IN (1, 3))",
+                     AND NOT EXISTS(SELECT 1 FROM operation d WHERE d.after_op = operation.op_id AND d.kind = 2 AND d.state IN (1, 3))",
             )?
             .execute(params![op, now_ms()])?;
         Ok(changed > 0)

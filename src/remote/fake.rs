@@ -521,7 +521,8 @@ impl Remote for FakeRemote {
         let hash = Some(ContentHash::of(base_text.as_bytes()));
         let confirmed = |e: &RemoteEvent| e.path.as_ref() == Some(path) && e.revision.as_ref() == Some(base) && e.hash == hash;
         if !inner.events.iter().any(confirmed) {
-            return refused(ErrorKind::Conflict);
+            let unavailable = "merge_base_unavailable".to_owned();
+            return Err(RemoteError { code: unavailable, ..error(ErrorKind::Conflict, "POST", path.as_str(), None) });
         }
         let Some(theirs) = inner.files.get(path.as_str()).and_then(|f| String::from_utf8(f.bytes.clone()).ok()) else {
             return refused(ErrorKind::Rejected);

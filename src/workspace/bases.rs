@@ -44,6 +44,13 @@ impl Store {
         std::fs::rename(temp, to)
     }
 
+    /// Keeps what an operation has sent, from which later saves are made.
+    pub fn keep_payload_as_base(&self, op: &OpId, hash: &ContentHash) -> io::Result<()> {
+        let temp = self.base_path(hash).with_extension(format!("{op}.tmp"));
+        std::fs::hard_link(self.payload_path(op), &temp)?;
+        std::fs::rename(temp, self.base_path(hash))
+    }
+
     /// The base of this hash, if it is there and what it should be.
     pub fn base(&self, hash: &ContentHash) -> Option<Vec<u8>> {
         std::fs::read(self.base_path(hash)).ok().filter(|bytes| ContentHash::of(bytes) == *hash)

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::changes::{Change, Event, Origin};
 use crate::ids::{Ino, OpId, Revision};
-use crate::journal::{Durability, NodeRow, PathRule, Retried, Ticket, Tx, Version, now_ms};
+use crate::journal::{Durability, Moved, NodeRow, PathRule, Retried, Ticket, Tx, Version, now_ms};
 use crate::path::RemotePath;
 use crate::policy::IGNORE_FILE;
 
@@ -29,7 +29,7 @@ enum Step {
     AllListed,
     Present(PathRule, Ino),
     Gone(PathRule),
-    Move { from: PathRule, to: PathRule, ino: Ino },
+    Move(Vec<Moved>),
     Unflushed(RemotePath, Ino),
     LinkDelete(RemotePath, OpId),
     TakeLinked(OpId),
@@ -131,10 +131,16 @@ impl Batch {
     }
 
     /// The content moved from one path to another.
-    pub fn moved(&mut self, tree: &mut Tree, from: PathRule, to: PathRule, ino: Ino) {
-        self.marks.push((from.path.clone(), tree.mark_work(&from.path)));
-        self.marks.push((to.path.clone(), tree.mark_work(&to.path)));
-        self.steps.push(Step::Move { from, to, ino });
+    pub fn moved(&mut self, tree: &mut Tree, from: PathRule, to: PathRule, node: Ino) {
+        self.moved_at_once(tree, vec![Moved { from, to, node }]);
+    }
+
+    /// Contents that changed places.
+    pub fn moved_at_once(&mut self, tree: &mut Tree, moved: Vec<Moved>) {
+        for rule in moved.iter().flat_map(|m| [&m.from, &m.to]) {
+            self.marks.push((rule.path.clone(), tree.mark_work(&rule.path)));
+        }
+        self.steps.push(Step::Move(moved));
     }
 
     pub fn unflushed(&mut self, tree: &mut Tree, path: RemotePath, ino: Ino) {
@@ -197,7 +203,7 @@ impl Batch {
                 Step::AllListed => tx.set_all_listed()?,
                 Step::Present(rule, ino) => drop(tx.change_path(&rule.path, rule.local_only, Some(*ino), not_before)?),
                 Step::Gone(rule) => drop(tx.change_path(&rule.path, rule.local_only, None, not_before)?),
-                Step::Move { from, to, ino } => tx.move_path(from, to, *ino, not_before)?,
+                Step::Move(moved) => tx.move_paths(moved, not_before)?,
                 Step::Unflushed(path, ino) => tx.insert_unflushed(path, *ino)?,
                 Step::LinkDelete(path, put) => tx.link_delete(path, put)?,
                 Step::TakeLinked(put) => tx.take_linked(put)?,

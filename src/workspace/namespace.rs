@@ -1,10 +1,12 @@
 //! Names: create, remove, rename, link.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use crate::changes::Event;
 use crate::ids::Ino;
-use crate::journal::{ContentState, PathRule};
+use crate::journal::{ContentState, Moved, PathRule};
+use crate::path::RemotePath;
 
 use super::batch::Batch;
 use super::permission::Renaming;
@@ -454,7 +456,7 @@ impl Workspace {
         }
     }
 
-    /// Both contents are put before anything is deleted, so that the remote never loses one.
+    /// As renames in both directions that happen at once: what each leaves is deleted when its content has arrived.
     fn queue_exchange(
         &self,
         tree: &mut Tree,
@@ -469,14 +471,26 @@ impl Workspace {
         };
         let mut now_there = files(tree, a);
         now_there.extend(files(tree, b));
-        for (ino, rule) in &now_there {
-            batch.put_node(tree, *ino);
-            batch.present(tree, rule.clone(), *ino);
-        }
-        for (_, rule) in from_a.iter().chain(from_b) {
-            if !now_there.iter().any(|(_, r)| r.path == rule.path) {
-                batch.gone(tree, rule.clone());
+        let there: HashSet<(Ino, RemotePath)> = now_there.iter().map(|(ino, rule)| (*ino, rule.path.clone())).collect();
+        let mut moved = Vec::new();
+        if let (Some(a), Some(b)) = (tree.path_of_name(a.0, a.1), tree.path_of_name(b.0, b.1)) {
+            for (files, old, new) in [(from_a, &a, &b), (from_b, &b, &a)] {
+                for (node, from) in files {
+                    let rest = from.path.as_str().strip_prefix(old.as_str()).filter(|r| r.is_empty() || r.starts_with('/'));
+                    let to = rest.and_then(|rest| format!("{new}{rest}").parse::<RemotePath>().ok());
+                    // Other hard links of a file stay where they are.
+                    let to = to.filter(|to| there.contains(&(*node, to.clone())));
+                    moved.extend(to.map(|to| Moved { from: from.clone(), to: self.rule(to), node: *node }));
+                }
             }
         }
+        let arrived: HashSet<RemotePath> = moved.iter().map(|m| m.to.path.clone()).collect();
+        for (ino, rule) in &now_there {
+            batch.put_node(tree, *ino);
+            if !arrived.contains(&rule.path) {
+                batch.present(tree, rule.clone(), *ino);
+            }
+        }
+        batch.moved_at_once(tree, moved);
     }
 }

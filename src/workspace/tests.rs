@@ -1,6 +1,7 @@
 //! The tree, the journal and writeback together, over a remote in memory.
 
 mod batches;
+mod coalescing;
 mod delivery;
 mod letters;
 mod letters_kept;
@@ -31,6 +32,13 @@ struct Rig {
 
 impl Rig {
     fn start(dir: &Path, remote: &Arc<FakeRemote>) -> Rig {
+        let rig = Rig::start_without_sending(dir, remote);
+        rig.gate.open();
+        rig
+    }
+
+    /// As a start; but nothing is sent before the first drain.
+    fn start_without_sending(dir: &Path, remote: &Arc<FakeRemote>) -> Rig {
         let journal = Journal::open(dir).unwrap();
         let wake = bounded(1);
         let options = Options { uid: 0, gid: 0, settle: Duration::from_millis(0), local_only: None };
@@ -38,7 +46,6 @@ impl Rig {
         let ws = Workspace::load(dir, journal.clone(), as_remote.clone(), options, unbounded().0, wake.0.clone()).unwrap();
         let ws = Arc::new(ws);
         let gate = Arc::new(Gate::new(wake.0.clone()));
-        gate.open();
         let settings = Settings { workers: 2, max_attempts: 2 };
         let writeback = Writeback::start(&settings, journal, ws.clone(), as_remote, wake, gate.clone()).unwrap();
         Rig { ws, writeback, gate, remote: remote.clone() }

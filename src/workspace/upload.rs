@@ -130,6 +130,11 @@ impl Contents for Workspace {
     }
 
     fn merged(&self, op: &Operation, version: &Version) -> Result<(), JournalError> {
+        if let Some((hash, _)) = op.payload
+            && let Err(e) = self.store.keep_payload_as_base(&op.op, &hash)
+        {
+            log::debug!("{}: what it has sent is not kept, a save made from it may be a conflict: {e}", op.op);
+        }
         let mut tree = self.tree.write();
         tree.note(&op.path, Some(version.clone()));
         let number = tree.work.get(&op.path).copied().unwrap_or(0);

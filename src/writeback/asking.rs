@@ -87,8 +87,19 @@ impl Worker {
                 return Some(Err(e));
             }
         }
-        let sent = Operation { sent: true, ..op.clone() };
-        match self.remote.merge(&op.path, &version.revision, base_text, ours, &theirs.content_type, &op.op) {
+        let sent = Operation { sent: true, payload: Some((out.hash, out.bytes.len() as u64)), ..op.clone() };
+        let ask =
+            |revision, base_text, ours| self.remote.merge(&op.path, revision, base_text, ours, &theirs.content_type, &op.op);
+        let mut answer = ask(&version.revision, base_text, ours);
+        if matches!(&answer, Err(e) if e.code == "merge_base_unavailable")
+            && let Ok(theirs_text) = std::str::from_utf8(&theirs.bytes)
+            && let Ok(together) = diffy::merge(base_text, ours, theirs_text)
+        {
+            // The remote never had what this edit was made from, or has forgotten it: an edit made from an edit that was merged.
+            // It is merged here with what the remote has now, and there with whatever has come since.
+            answer = ask(&theirs.revision, theirs_text, &together);
+        }
+        match answer {
             Ok(merged) => {
                 failpoint::hit("merged");
                 log::info!("{}: {} was merged with what somebody else has written; now {}", op.op, op.path, merged.revision);
