@@ -74,8 +74,8 @@ pub trait Contents: Send + Sync {
         stamp: Option<Stamp>,
     ) -> Result<(), JournalError>;
 
-    /// The remote has merged what the operation wanted with what it had, and has `version` now. What waits behind it keeps
-    /// its base: it knows nothing of what was merged in. The view follows.
+    /// The remote has merged what the operation wanted with what it had, and has `version` now. What waits behind it was made
+    /// from what the operation has sent, and takes that as its base. The view follows.
     fn merged(&self, op: &Operation, version: &Version) -> Result<(), JournalError>;
 
     /// What the remote had when the edit of this base began, if it was kept.
