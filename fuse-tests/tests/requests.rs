@@ -4,9 +4,10 @@ use std::fs;
 
 use fuse_tests::{Mount, Options, Server, sh, until};
 
-/// Requests other than the regular look at the event feed.
+/// Requests other than those that follow the remote, whatever is done in the mount: its feed and its stream.
 fn asked(server: &Server) -> Vec<(String, u64)> {
-    server.counts().into_iter().filter(|(route, _)| route != "GET /fs/events").collect()
+    let follows = |route: &str| matches!(route, "GET /fs/events" | "GET /fs/ws");
+    server.counts().into_iter().filter(|(route, _)| !follows(route)).collect()
 }
 
 fn mounted() -> (Server, Mount) {
@@ -38,6 +39,21 @@ fn each_file_is_read_from_the_remote_once() {
     server.reset_counts();
     sh(&mount.path(), "cat d*/* > /dev/null");
     assert_eq!(asked(&server), [], "the cache survives a remount");
+}
+
+#[test]
+fn searching_a_repository_twice_asks_nothing_the_second_time() {
+    fuse_tests::require(&["git", "grep"]);
+    let (server, mount) = mounted();
+    let git = "git -c user.name=a -c user.email=a@b -c init.defaultBranch=main";
+    sh(&mount.path(), &format!("{git} init -q . && {git} add -A && {git} commit -qm first"));
+    mount.wait_clean();
+    let search = "git status --short; grep -rn 'content 7' d* | sort; find . -name 'f7*' | sort; ls -lR d* > /dev/null";
+    let first = sh(&mount.path(), search);
+    assert!(first.contains("d7/f7:1:content 7"), "{first}");
+    server.reset_counts();
+    assert_eq!(sh(&mount.path(), search), first);
+    assert_eq!(asked(&server), []);
 }
 
 #[test]
