@@ -29,6 +29,8 @@ pub const ALL: &[&str] = &[
     "delivery-looked",
     "delivery-refused",
     "replay-asked",
+    "brought",
+    "fetched",
     "import-file",
     "imported",
 ];

@@ -253,6 +253,27 @@ fn a_merge_is_done_once_wherever_the_process_dies() {
 }
 
 #[test]
+fn content_that_an_event_brought_is_stored_or_fetched_wherever_the_process_dies() {
+    for (place, content_now) in [("brought", "old and more"), ("fetched", "old and more"), ("brought", "new"), ("fetched", "new")]
+    {
+        let (server, mut mount) = about_to_die(place);
+        mount.start_again();
+        until("the stream is open", || mount.state()["eventListener"]["status"] == "streaming");
+        let reader = fs::File::open(mount.at("f")).unwrap();
+        if content_now == "new" {
+            drop(reader); // else the name would get a new inode, which nobody has looked at
+        }
+        assert!(fs::metadata(mount.at("f")).is_ok());
+        server.put("/f", content_now);
+        rise(&mut mount);
+        until("the change shows", || content(&mount, "f") == content_now);
+        mount.wait_clean();
+        assert_eq!(mount.letters().len(), 0, "{place}: what an event brought is taken for somebody's work");
+        assert_eq!(server.history("/f"), ["file.created", "file.updated"], "{place}");
+    }
+}
+
+#[test]
 fn the_sides_of_a_conflict_are_whole_wherever_the_process_dies() {
     for place in ["set-aside", "buried"] {
         let (server, mut mount) = about_to_die(place);

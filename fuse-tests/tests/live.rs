@@ -349,6 +349,29 @@ fn a_killed_mount_leaves_no_process_behind_while_watchers_are_being_woken() {
 }
 
 #[test]
+fn one_path_that_the_remote_cannot_tell_about_holds_nobody_up() {
+    let server = Server::start();
+    server.seed([("/bad", "1"), ("/good", "1")]);
+    let mount = streaming(&server);
+    assert_eq!((read(&mount, "bad"), read(&mount, "good")), ("1".into(), "1".into()));
+    server.fault(serde_json::json!({ "method": "GET", "file_path": "/bad", "status": 500 }));
+    // Heard of while somebody has it open for writing; asked about when that ends.
+    let writer = OpenOptions::new().write(true).open(mount.at("bad")).unwrap();
+    server.put("/bad", "2");
+    server.put("/good", "2");
+    until("the mount has heard of both", || read(&mount, "good") == "2");
+    drop(writer);
+    until("it was asked about", || server.fault_hits() > 0);
+    fs::write(mount.at("mine"), "sent").unwrap();
+    until("a save arrives", || server.get("/mine").is_some_and(|f| f.content == b"sent"));
+    server.put("/good", "3");
+    until("changes of others show", || read(&mount, "good") == "3");
+    assert_eq!(feed(&mount), "streaming");
+    server.clear_faults();
+    until("the path follows", || read(&mount, "bad") == "2");
+}
+
+#[test]
 fn waking_watchers_fetches_nothing() {
     let server = Server::start();
     server.put("/d/f", "1234");

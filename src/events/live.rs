@@ -14,8 +14,9 @@ const LIVED: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_secs(1);
 /// How long after the old name of a draft went its new one may come: both belong together.
 const NAMED_WITHIN: Duration = Duration::from_millis(100);
-/// Events applied in one transaction.
+/// Events applied in one transaction, and the bytes that they may bring along (the last one may go beyond).
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// How a stream ended.
 pub(super) enum End {
@@ -123,7 +124,8 @@ impl Loop {
                             Ok(event) => batch.push(event),
                             Err(e) => over = Some(e.message),
                         }
-                        if batch.len() >= BATCH {
+                        let brought = |e: &RemoteEvent| e.content.as_ref().map_or(0, |c| c.bytes.len());
+                        if batch.len() >= BATCH || batch.iter().map(brought).sum::<usize>() >= BATCH_BYTES {
                             break;
                         }
                         next = match batch.last() {

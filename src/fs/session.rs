@@ -84,7 +84,8 @@ pub fn start_with_channel(
     let device = mountinfo::mounted_at(&mountpoint).unwrap_or_default().map(|m| m.device);
     let watchers = match &device {
         Some(device) if options.wake_watchers && !options.read_only => {
-            Some(Watchers::start(ws, &mountpoint, device).map_err(MountError::Threads)?)
+            let started = Watchers::start(ws, &mountpoint, device);
+            started.inspect_err(|e| log::warn!("programs that watch files are not told of remote changes: {e}")).ok()
         }
         _ => None,
     };

@@ -27,7 +27,7 @@ use crate::path::RemotePath;
 /// Longest frame: an event with 1 MiB of content, its JSON escapes included.
 const FRAME_MAX: usize = 8 * 1024 * 1024;
 /// Events that wait for the taker before the socket is read no further.
-const QUEUE: usize = 64;
+const QUEUE: usize = 16;
 /// How often the reader looks at its clock while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two pings.
@@ -39,22 +39,12 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 pub struct Subscription {
     /// Events in their order. Disconnected at the end of the stream, after the reason.
     pub events: Receiver<Result<RemoteEvent, RemoteError>>,
-    socket: Option<TcpStream>,
-}
-
-impl Subscription {
-    /// A stream that ends when the sender is dropped, for tests of what follows one.
-    #[cfg(test)]
-    pub fn of(events: Receiver<Result<RemoteEvent, RemoteError>>) -> Subscription {
-        Subscription { events, socket: None }
-    }
+    socket: TcpStream,
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some(socket) = &self.socket {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
@@ -155,7 +145,7 @@ pub(super) fn open(target: &Target<'_>) -> Result<Subscription, RemoteError> {
         .name("relayfile-stream".into())
         .spawn(move || Reader { ws, root, sender }.run())
         .map_err(|e| unreachable(&e))?;
-    Ok(Subscription { events, socket: Some(closer) })
+    Ok(Subscription { events, socket: closer })
 }
 
 /// Each read and write ends within `limit`.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
+use crate::failpoint;
 use crate::ids::{ContentHash, Ino};
 use crate::journal::{ContentState, Version};
 use crate::path::RemotePath;
 use crate::remote::{RemoteEvent, RemoteFile};
 
 use super::tree::{Node, Tree};
-use super::{FsResult, Invalidation, Workspace};
+use super::{Invalidation, Workspace};
 
 /// How long the kernel may take to be told. Then content that came along is fetched when it is asked for, and whoever opens a
 /// file asks again.
@@ -47,7 +48,9 @@ impl Workspace {
 
     /// Stores what the events brought of files that somebody has looked at. The kernel has to know of a change before its
     /// content can be read: it would cut a longer one to the length that it remembers.
-    pub(super) fn take_along(&self, events: &[&RemoteEvent]) -> FsResult<()> {
+    ///
+    /// What cannot be stored is fetched by whoever asks for it, who is then told why that fails.
+    pub(super) fn take_along(&self, events: &[&RemoteEvent]) {
         let mut told = false;
         for event in events {
             let (Some(path), Some(content), Some(hash), Some(revision)) =
@@ -71,9 +74,11 @@ impl Workspace {
                 bytes: content.bytes.clone(),
                 edited_at_ms: event.at_ms,
             };
-            self.store_fetched(ino, path, &file, Some(&version))?;
+            failpoint::hit("brought");
+            if let Err(e) = self.store_fetched(ino, path, &file, Some(&version)) {
+                log::info!("what the event brought of {path} is not stored: {e}");
+            }
         }
-        Ok(())
     }
 
     /// The content of an inode that the kernel knows was replaced: the kernel has to forget its pages and its size. Sent with

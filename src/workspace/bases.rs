@@ -80,9 +80,14 @@ impl Store {
 }
 
 impl Workspace {
-    /// Called before the content of an open working file changes.
+    /// Called before the content of an open working file changes, without the tree's lock.
     pub(super) fn about_to_change(&self, ino: Ino, working: &Working) {
-        working.before_first_change(|| self.keep_base(&self.tree.read(), ino, false));
+        if working.is_changing() {
+            return;
+        }
+        // The tree first: who has it for writing asks the working file too.
+        let tree = self.tree.read();
+        working.before_first_change(|| self.keep_base(&tree, ino, false));
     }
 
     /// Keeps what a file holds, if that is a version of the remote that could be a base.

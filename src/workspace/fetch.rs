@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::failpoint;
 use crate::ids::Ino;
 use crate::journal::{ContentState, JournalError, Stamp, Version};
 use crate::path::RemotePath;
@@ -279,6 +280,7 @@ impl Workspace {
         if own_path && !has_work {
             batch.put_remote(source, &version, Some(&file.content_type));
         }
+        failpoint::hit("fetched");
         let pending = self.submit(batch);
         if grown.is_some() {
             // The kernel must not hear of the new size while it has the last page of the old content, which it has filled

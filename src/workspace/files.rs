@@ -22,7 +22,8 @@ pub(super) struct Working {
     committed: AtomicU64,
     /// The last change was a truncation: a writer is probably about to write.
     truncated: AtomicBool,
-    /// The content has begun to change since it was a version of the remote. Held while that version is kept.
+    /// The content has begun to change since it was a version of the remote. Held while that version is kept, by somebody who
+    /// has the tree's lock already.
     changing: Mutex<bool>,
     last_write_ms: AtomicI64,
 }
@@ -52,6 +53,10 @@ impl Working {
         self.truncated.store(false, Ordering::Relaxed);
         self.last_write_ms.store(now_ms(), Ordering::Relaxed);
         self.writes.fetch_add(1, Ordering::Release);
+    }
+
+    pub fn is_changing(&self) -> bool {
+        *self.changing.lock()
     }
 
     /// Calls `keep` if nothing has been changed since the content was a version of the remote.

@@ -105,6 +105,8 @@ pub struct Workspace {
     hidden: Mutex<HashSet<String>>,
     /// Paths acknowledged while a listing runs, which may show them as they were before. Counts the listings.
     fresh: Mutex<(usize, HashSet<RemotePath>)>,
+    /// Paths that could not be asked about, with when to try again. A leaf.
+    unrefreshed: Mutex<HashMap<RemotePath, std::time::Instant>>,
     /// The last request of the follower was answered.
     reachable: AtomicBool,
     /// Held while a letter is retried or discarded, commit included: one at a time.
@@ -167,6 +169,7 @@ impl Workspace {
             known: AtomicBool::new(known),
             hidden: Mutex::new(hidden),
             fresh: Mutex::default(),
+            unrefreshed: Mutex::default(),
             reachable: AtomicBool::new(true),
             letters: Mutex::default(),
             changes: Arc::default(),

@@ -5,16 +5,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::time::{Duration, Instant};
 
 use crate::changes::Event;
 use crate::ids::Ino;
 use crate::journal::{ContentState, Echo, Version};
 use crate::path::RemotePath;
-use crate::remote::{Depth, ErrorKind, EventKind, FeedMark, ListedFile, RemoteEvent, RemoteFile, SizeHint, TreePage};
+use crate::remote::{
+    Depth, ErrorKind, EventKind, FeedMark, ListedFile, Outcome, RemoteError, RemoteEvent, RemoteFile, SizeHint, TreePage,
+    classify,
+};
 
 use super::batch::Batch;
 use super::tree::{Body, FileBody, Node, Tree};
-use super::{FsResult, Invalidation, Kind, Nanos, RESERVED_NAME, Workspace, now};
+use super::{FsError, FsResult, Invalidation, Kind, Nanos, RESERVED_NAME, Workspace, now};
+
+/// How long until a path about which the remote gave no answer that is of use is asked about again.
+const REFRESH_AGAIN: Duration = Duration::from_secs(5);
 
 /// A file of the remote as a listing or an event describes it.
 pub(super) struct Seen<'a> {
@@ -134,7 +141,7 @@ impl Workspace {
         drop(tree);
         news.into_iter().for_each(|n| self.notify(n));
         self.finish(pending)?;
-        self.take_along(&brought)?;
+        self.take_along(&brought);
         self.refresh_rules()
     }
 
@@ -167,16 +174,32 @@ impl Workspace {
         Ok(())
     }
 
-    /// Asks the remote about the paths whose local work has ended while something else was heard of them.
+    /// Asks the remote about the paths whose local work has ended while something else was heard of them. An answer that is of
+    /// no use says nothing about other paths: that one is asked about again after a while. Without an answer nobody else is.
     pub fn refresh_noted(&self) -> FsResult<()> {
         self.refresh_rules()?;
         let mut paths = self.tree.write().take_to_refresh();
+        let now = Instant::now();
+        let again: HashSet<RemotePath> = self.unrefreshed.lock().extract_if(|_, at| *at <= now).map(|(path, _)| path).collect();
+        paths.extend(again.iter().cloned());
         while let Some(path) = paths.pop() {
-            if let Err(e) = self.refresh(&path) {
-                let mut tree = self.tree.write();
-                tree.refresh_later(&path);
-                paths.iter().for_each(|p| tree.refresh_later(p));
-                return Err(e);
+            let e = match self.refresh(&path) {
+                Ok(()) => continue,
+                Err(e) => e,
+            };
+            let of_this_path = |e: &RemoteError| !matches!(classify(e.kind), Outcome::Unreachable | Outcome::Unauthorized);
+            match &e {
+                FsError::Remote(why) if of_this_path(why) => {
+                    let level = if again.contains(&path) { log::Level::Debug } else { log::Level::Warn };
+                    log::log!(level, "{path} is shown as it was, what the remote has now cannot be told: {why}");
+                    self.unrefreshed.lock().insert(path, now + REFRESH_AGAIN);
+                }
+                _ => {
+                    let mut tree = self.tree.write();
+                    tree.refresh_later(&path);
+                    paths.iter().for_each(|p| tree.refresh_later(p));
+                    return Err(e);
+                }
             }
         }
         Ok(())
