@@ -2,7 +2,8 @@
 //!
 //! Nothing is verified here and nothing is asked: the remote decides. This is for refusing at `open()` what the remote would
 //! refuse later, and for saying so before anybody wonders. The grammar is the remote's (`plane:resource:action[:pattern]`, or
-//! plain `resource:action`); a test in `server::auth` holds the two against each other.
+//! plain `resource:action`) and stands here only; what the embedded server makes of a set of scopes is in `server::auth`, where a
+//! test holds the two against each other.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::path::RemotePath;
 
 /// Prefixes that token services put before a JWT; not part of it.
-const TOKEN_CLASSES: [&str; 4] = ["relay_pa_", "relay_ws_", "relay_id_", "relay_ag_"];
+pub(crate) const TOKEN_CLASSES: [&str; 4] = ["relay_pa_", "relay_ws_", "relay_id_", "relay_ag_"];
 /// Patterns that are named in a sentence.
 const NAMED: usize = 5;
 
@@ -182,7 +183,7 @@ fn named(words: &[String]) -> String {
 }
 
 /// The path pattern of a scope that grants `required`; `*` when it has none, `None` when it does not grant it.
-fn pattern_of<'s>(scope: &'s str, required: &str) -> Option<&'s str> {
+pub(crate) fn pattern_of<'s>(scope: &'s str, required: &str) -> Option<&'s str> {
     let (resource, action) = required.split_once(':')?;
     let parts: Vec<&str> = scope.splitn(4, ':').collect();
     let (plane, res, act) = match parts[..] {
@@ -197,11 +198,11 @@ fn pattern_of<'s>(scope: &'s str, required: &str) -> Option<&'s str> {
     granted.then(|| parts.get(3).map_or("*", |p| p.trim()))
 }
 
-fn action_covers(granted: &str, required: &str) -> bool {
+pub(crate) fn action_covers(granted: &str, required: &str) -> bool {
     granted == required || granted == "*" || (granted == "manage" && matches!(required, "read" | "write"))
 }
 
-fn pattern_covers(pattern: &str, path: &str) -> bool {
+pub(crate) fn pattern_covers(pattern: &str, path: &str) -> bool {
     match pattern.strip_suffix("/**") {
         _ if pattern == path => true,
         Some(dir) => dir.is_empty() || within(dir, path),
@@ -209,7 +210,7 @@ fn pattern_covers(pattern: &str, path: &str) -> bool {
     }
 }
 
-fn within(dir: &str, path: &str) -> bool {
+pub(crate) fn within(dir: &str, path: &str) -> bool {
     dir == "/" || path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }
 

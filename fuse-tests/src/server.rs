@@ -7,10 +7,11 @@ use std::sync::Once;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD};
 use reqwest::Method;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder};
+use ring::hmac;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
@@ -107,8 +108,10 @@ impl Server {
             "workspace_id": WORKSPACE, "agent_name": agent, "scopes": scopes, "exp": now + 3600, "aud": "relayfile",
         });
         let secret = read(&self.dir.path().join("jwt-secret"));
-        let key = jsonwebtoken::EncodingKey::from_secret(secret.trim().as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a signed token")
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let signed = format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT" })), part(&claims));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.trim().as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
     }
 
     /// Writes a file whose permissions decide who may touch it.

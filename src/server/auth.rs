@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use ring::hmac;
 use serde_json::{Map, Value};
 
 use super::reply::ApiError;
-
-/// Prefixes that token services put before a JWT; not part of it.
-const TOKEN_CLASSES: [&str; 4] = ["relay_pa_", "relay_ws_", "relay_id_", "relay_ag_"];
+use crate::access::{TOKEN_CLASSES, action_covers, pattern_covers, pattern_of};
 
 /// What a token says.
 #[derive(Debug, Clone, Default)]
@@ -25,12 +23,12 @@ pub(crate) struct Claims {
 /// Knows the server's token and the secret that JWTs are signed with. Neither is ever shown.
 pub(crate) struct Verifier {
     token: String,
-    key: DecodingKey,
+    key: hmac::Key,
 }
 
 impl Verifier {
     pub(crate) fn new(token: String, jwt_secret: &str) -> Verifier {
-        Verifier { token, key: DecodingKey::from_secret(jwt_secret.as_bytes()) }
+        Verifier { token, key: hmac::Key::new(hmac::HMAC_SHA256, jwt_secret.as_bytes()) }
     }
 
     /// The claims of an `Authorization` header, or of `Bearer ` and a query parameter. `now` is in seconds since 1970.
@@ -48,12 +46,13 @@ impl Verifier {
         };
         let header_claims = decode_object(header).ok_or_else(|| unauthorized("invalid jwt header"))?;
         let payload_bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| unauthorized("invalid jwt payload"))?;
-        URL_SAFE_NO_PAD.decode(signature).map_err(|_| unauthorized("invalid jwt signature"))?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| unauthorized("invalid jwt signature"))?;
         if header_claims.get("alg").and_then(Value::as_str) != Some("HS256") {
             return Err(unauthorized("unsupported jwt algorithm"));
         }
         let signed = &raw[..header.len() + 1 + payload.len()];
-        if !jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.key, Algorithm::HS256).unwrap_or(false) {
+        // HS256 is HMAC with SHA-256 (RFC 7518 section 3.2), compared in constant time.
+        if hmac::verify(&self.key, signed.as_bytes(), &signature).is_err() {
             return Err(unauthorized("jwt signature mismatch"));
         }
         let Ok(Value::Object(claims)) = serde_json::from_slice(&payload_bytes) else {
@@ -126,10 +125,9 @@ impl Claims {
             return true;
         }
         let path = path.trim();
-        let Some((resource, action)) = required.split_once(':') else { return false };
         let mut narrowed = false;
         for scope in &self.scopes {
-            match scope_path(scope, resource, action) {
+            match pattern_of(scope, required) {
                 None => continue,
                 Some("*") => return true,
                 Some(pattern) => {
@@ -149,38 +147,6 @@ impl Claims {
     }
 }
 
-fn action_covers(granted: &str, required: &str) -> bool {
-    granted == required || granted == "*" || (granted == "manage" && matches!(required, "read" | "write"))
-}
-
-/// The path pattern of a scope that grants `resource:action`; `*` when it has none.
-fn scope_path<'s>(scope: &'s str, resource: &str, action: &str) -> Option<&'s str> {
-    let parts: Vec<&str> = scope.splitn(4, ':').collect();
-    let (plane, res, act) = match parts[..] {
-        [plane, res, act] | [plane, res, act, _] => (plane, res, act),
-        _ => return None,
-    };
-    let granted = match plane {
-        "relayfile" | "*" => (res == resource || res == "*") && action_covers(act, action),
-        "workspace" => resource == "fs" && action_covers(act, action),
-        _ => false,
-    };
-    granted.then(|| parts.get(3).map_or("*", |p| p.trim()))
-}
-
-fn pattern_covers(pattern: &str, path: &str) -> bool {
-    if pattern == path {
-        return true;
-    }
-    if let Some(dir) = pattern.strip_suffix("/**") {
-        return super::paths::within(dir, path) || dir.is_empty();
-    }
-    match pattern.strip_suffix('*') {
-        Some(prefix) => path.starts_with(prefix),
-        None => false,
-    }
-}
-
 fn decode_object(part: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
@@ -197,6 +163,25 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The example of RFC 7515, appendix A.1: its key, and its token, which says neither workspace nor audience.
+    #[test]
+    fn a_signature_is_checked_as_the_standard_says() {
+        let key = URL_SAFE_NO_PAD
+            .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
+            .unwrap();
+        let verifier = Verifier { token: "own".into(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) };
+        let signed = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
+                      eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let why = |signature: &str| match verifier.verify(&format!("Bearer {signed}.{signature}"), 0) {
+            Ok(_) => "accepted".to_owned(),
+            Err(e) => e.message,
+        };
+        assert_eq!(why("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"), "missing workspace claim");
+        assert_eq!(why("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXg"), "jwt signature mismatch");
+        assert_eq!(why("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjQ"), "jwt signature mismatch", "cut");
+        assert_eq!(why("dBjf*JeZ4CVP"), "invalid jwt signature");
+    }
 
     fn holding(scopes: &[&str]) -> Claims {
         Claims { scopes: scopes.iter().map(|s| s.to_string()).collect(), ..Claims::default() }

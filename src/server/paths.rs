@@ -55,11 +55,6 @@ pub(crate) fn ancestors(path: &str) -> Vec<String> {
     out
 }
 
-/// Whether `candidate` is `base` or below it.
-pub(crate) fn within(base: &str, candidate: &str) -> bool {
-    base == "/" || candidate == base || candidate.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
