@@ -279,17 +279,58 @@ impl Tx<'_> {
         }
         for ((m, put), waiting) in moved.iter().zip(puts).zip(waiting) {
             let Some(put) = put else { continue };
-            for op in waiting.iter().filter(|op| **op != put) {
-                self.link(op, &put)?;
-            }
-            // What waits already does so for the content that the remote has at the path; this one came there later.
-            self.db
-                .prepare_cached(
-                    "UPDATE operation SET after_op = ?2 WHERE path = ?1 AND state = 1 AND sent = 0 AND op_id <> ?2
-                         AND NOT EXISTS(SELECT 1 FROM operation p WHERE p.op_id = operation.after_op AND p.state <= 3)",
-                )?
-                .execute(params![m.from.path, put])?;
+            self.wait_for(&waiting, &put)?;
+            self.leave_after(&m.from.path, &put)?;
         }
+        Ok(())
+    }
+
+    /// A name of a file is taken away, and the file lives on under `others`, which are uploaded too. Where it has arrived under
+    /// none of them yet, the delete waits for one, and so does what had waited for it to arrive here.
+    pub fn leave_path(&self, left: &PathRule, others: &[RemotePath], not_before: i64) -> rusqlite::Result<()> {
+        self.arrives_elsewhere(&left.path, others)?;
+        self.change_path(&left.path, left.local_only, None, not_before)?;
+        match self.arrival(others)? {
+            Some(put) => self.leave_after(&left.path, &put),
+            None => Ok(()),
+        }
+    }
+
+    /// A name of a file is given to another one: what had waited for the file to arrive here waits for one of its other names.
+    /// Before the put of the path becomes that of the other file.
+    pub fn arrives_elsewhere(&self, left: &RemotePath, others: &[RemotePath]) -> rusqlite::Result<()> {
+        match self.arrival(others)? {
+            Some(put) => self.wait_for(&self.waiting_for_put(left)?, &put),
+            None => Ok(()),
+        }
+    }
+
+    /// The put by which a file that has these names comes to the remote; `None` when it is there under one of them already.
+    fn arrival(&self, names: &[RemotePath]) -> rusqlite::Result<Option<OpId>> {
+        let mut arriving = None;
+        for name in names {
+            match self.open_operation(name)? {
+                Some(put) => arriving = arriving.or(Some(put)),
+                None if self.remote(name)?.is_some() => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(arriving)
+    }
+
+    fn wait_for(&self, waiting: &[OpId], put: &OpId) -> rusqlite::Result<()> {
+        waiting.iter().filter(|op| *op != put).try_for_each(|op| self.link(op, put))
+    }
+
+    /// What is queued at a path runs after `put`, unless it waits already: that is for the content which the remote has at the
+    /// path; what is put elsewhere now came there later.
+    fn leave_after(&self, path: &RemotePath, put: &OpId) -> rusqlite::Result<()> {
+        self.db
+            .prepare_cached(
+                "UPDATE operation SET after_op = ?2 WHERE path = ?1 AND state = 1 AND sent = 0 AND op_id <> ?2
+                     AND NOT EXISTS(SELECT 1 FROM operation p WHERE p.op_id = operation.after_op AND p.state <= 3)",
+            )?
+            .execute(params![path, put])?;
         Ok(())
     }
 

@@ -28,7 +28,8 @@ enum Step {
     Meta(&'static str, String),
     AllListed,
     Present(PathRule, Ino),
-    Gone(PathRule),
+    Gone { left: PathRule, others: Vec<RemotePath> },
+    ArrivesElsewhere(RemotePath, Vec<RemotePath>),
     Move(Vec<Moved>),
     Unflushed(RemotePath, Ino),
     LinkDelete(RemotePath, OpId),
@@ -126,8 +127,18 @@ impl Batch {
 
     /// The view has nothing at the path any more.
     pub fn gone(&mut self, tree: &mut Tree, rule: PathRule) {
-        self.marks.push((rule.path.clone(), tree.mark_work(&rule.path)));
-        self.steps.push(Step::Gone(rule));
+        self.unlinked(tree, rule, Vec::new());
+    }
+
+    /// As [`Batch::gone`], of a file that has `others` as names, which are uploaded too.
+    pub fn unlinked(&mut self, tree: &mut Tree, left: PathRule, others: Vec<RemotePath>) {
+        self.marks.push((left.path.clone(), tree.mark_work(&left.path)));
+        self.steps.push(Step::Gone { left, others });
+    }
+
+    /// Another file is about to take this name of a file that keeps `others`.
+    pub fn arrives_elsewhere(&mut self, left: RemotePath, others: Vec<RemotePath>) {
+        self.steps.push(Step::ArrivesElsewhere(left, others));
     }
 
     /// The content moved from one path to another.
@@ -202,7 +213,8 @@ impl Batch {
                 Step::Meta(key, value) => tx.put_meta(key, value)?,
                 Step::AllListed => tx.set_all_listed()?,
                 Step::Present(rule, ino) => drop(tx.change_path(&rule.path, rule.local_only, Some(*ino), not_before)?),
-                Step::Gone(rule) => drop(tx.change_path(&rule.path, rule.local_only, None, not_before)?),
+                Step::Gone { left, others } => tx.leave_path(left, others, not_before)?,
+                Step::ArrivesElsewhere(left, others) => tx.arrives_elsewhere(left, others)?,
                 Step::Move(moved) => tx.move_paths(moved, not_before)?,
                 Step::Unflushed(path, ino) => tx.insert_unflushed(path, *ino)?,
                 Step::LinkDelete(path, put) => tx.link_delete(path, put)?,

@@ -228,13 +228,19 @@ impl Workspace {
         Self::touch_dir(&mut tree, &mut batch, parent);
         if let (Kind::File, Some(path)) = (kind, path) {
             self.tell_local(&mut batch, Event::Deleted, &path);
-            batch.gone(&mut tree, self.rule(path));
+            let others = self.uploaded_names(&tree, ino);
+            batch.unlinked(&mut tree, self.rule(path), others);
         }
         let pending = self.submit(batch);
         drop(tree);
         self.finish(pending)?;
         self.reap(&mut self.tree.write(), ino);
         Ok(())
+    }
+
+    /// The names of a file that no rule keeps from the remote.
+    fn uploaded_names(&self, tree: &Tree, ino: Ino) -> Vec<RemotePath> {
+        tree.paths(ino).into_iter().filter(|path| !self.policy.is_local_only(path.as_str())).collect()
     }
 
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> FsResult<()> {
@@ -302,6 +308,9 @@ impl Workspace {
             }
             Some(t) => {
                 self.drop_name(&mut tree, &mut batch, new_parent, new_name);
+                if let (true, Some(path)) = (replaced_file, &replaced_path) {
+                    batch.arrives_elsewhere(path.clone(), self.uploaded_names(&tree, t));
+                }
                 tree.detach(parent, name);
                 batch.delete_name(parent, name);
                 Some(t)
@@ -323,9 +332,11 @@ impl Workspace {
             self.queue_exchange(&mut tree, &mut batch, (parent, name), (new_parent, new_name), &before, &swapped);
         } else {
             let moved_file = tree.get(source).is_some_and(|n| n.kind == Kind::File);
-            self.queue_moves(&mut tree, &mut batch, (new_parent, new_name), source, before);
+            self.queue_moves(&mut tree, &mut batch, from, to, source, before);
             if let (true, false, Some(path)) = (replaced_file, moved_file, replaced_path) {
-                batch.gone(&mut tree, self.rule(path)); // a symlink or fifo took the place of a file
+                // A symlink or fifo took the place of a file.
+                let others = target.map_or(Vec::new(), |t| self.uploaded_names(&tree, t));
+                batch.unlinked(&mut tree, self.rule(path), others);
             }
         }
         let is_told = |ino: Ino| tree.get(ino).is_some_and(|n| matches!(n.kind, Kind::File | Kind::Dir));
@@ -425,7 +436,15 @@ impl Workspace {
         batch.put_node(tree, ino);
     }
 
-    fn queue_moves(&self, tree: &mut Tree, batch: &mut Batch, to: (Ino, &OsStr), top: Ino, before: Vec<(Ino, PathRule)>) {
+    fn queue_moves(
+        &self,
+        tree: &mut Tree,
+        batch: &mut Batch,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr),
+        top: Ino,
+        before: Vec<(Ino, PathRule)>,
+    ) {
         let is_dir = tree.get(top).is_some_and(|n| n.kind == Kind::Dir);
         if !is_dir {
             // Other hard links of the file stay where they are; only the name that moved counts.
@@ -434,24 +453,25 @@ impl Workspace {
             for (ino, old) in before {
                 match &new {
                     Some(new) if !still.contains(&old.path) => batch.moved(tree, old, self.rule(new.clone()), ino),
-                    None if !still.contains(&old.path) => batch.gone(tree, old),
+                    None if !still.contains(&old.path) => {
+                        let others = self.uploaded_names(tree, ino);
+                        batch.unlinked(tree, old, others);
+                    }
                     _ => {}
                 }
             }
             return;
         }
+        let (old_top, new_top) = (tree.path_of_name(from.0, from.1), tree.path_of_name(to.0, to.1));
         for (ino, old) in before {
             batch.put_node(tree, ino); // its origin may have been pinned
-            let name = old.path.name().unwrap_or_default().to_owned();
-            let new = tree.get(ino).and_then(|n| {
-                n.links
-                    .iter()
-                    .filter(|(_, x)| **x == *OsStr::new(&name))
-                    .find_map(|(p, x)| tree.is_ancestor(top, *p).then(|| tree.path_of_name(*p, x)).flatten())
-            });
-            match new {
+            // By its place below the directory: its base name may be that of another link of the same file.
+            match old_top.as_ref().zip(new_top.as_ref()).and_then(|(a, b)| below_instead(&old.path, a, b)) {
                 Some(new) => batch.moved(tree, old, self.rule(new), ino),
-                None => batch.gone(tree, old),
+                None => {
+                    let others = self.uploaded_names(tree, ino);
+                    batch.unlinked(tree, old, others);
+                }
             }
         }
     }
@@ -476,10 +496,8 @@ impl Workspace {
         if let (Some(a), Some(b)) = (tree.path_of_name(a.0, a.1), tree.path_of_name(b.0, b.1)) {
             for (files, old, new) in [(from_a, &a, &b), (from_b, &b, &a)] {
                 for (node, from) in files {
-                    let rest = from.path.as_str().strip_prefix(old.as_str()).filter(|r| r.is_empty() || r.starts_with('/'));
-                    let to = rest.and_then(|rest| format!("{new}{rest}").parse::<RemotePath>().ok());
                     // Other hard links of a file stay where they are.
-                    let to = to.filter(|to| there.contains(&(*node, to.clone())));
+                    let to = below_instead(&from.path, old, new).filter(|to| there.contains(&(*node, to.clone())));
                     moved.extend(to.map(|to| Moved { from: from.clone(), to: self.rule(to), node: *node }));
                 }
             }
@@ -493,4 +511,10 @@ impl Workspace {
         }
         batch.moved_at_once(tree, moved);
     }
+}
+
+/// The path that `path` has once what is at `old` is at `new`; `None` when it does not lie there, or gets too long.
+fn below_instead(path: &RemotePath, old: &RemotePath, new: &RemotePath) -> Option<RemotePath> {
+    let rest = path.as_str().strip_prefix(old.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+    format!("{new}{rest}").parse().ok()
 }

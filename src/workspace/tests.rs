@@ -1,5 +1,6 @@
 //! The tree, the journal and writeback together, over a remote in memory.
 
+mod bases;
 mod batches;
 mod coalescing;
 mod delivery;
@@ -113,6 +114,11 @@ impl Rig {
     fn mkdir(&self, path: &str) -> FsResult<()> {
         let (dir, name) = self.dir(path)?;
         self.act(|ws| ws.mkdir(ME, dir, OsStr::new(&name), 0o755)).map(drop)
+    }
+
+    fn link(&self, from: &str, to: &str) {
+        let (ino, (dir, name)) = (self.ino(from).unwrap(), self.dir(to).unwrap());
+        self.act(|ws| ws.link(ino, dir, OsStr::new(&name))).unwrap();
     }
 
     fn drain(&self) -> u64 {

@@ -208,8 +208,7 @@ impl Work {
     }
 
     fn link(&mut self, from: &str, to: &str) {
-        let (ino, (dir, name)) = (self.rig().ino(from).unwrap(), self.rig().dir(to).unwrap());
-        self.rig().act(|ws| ws.link(ino, dir, OsStr::new(&name))).unwrap();
+        self.rig().link(from, to);
         let file = self.model.names[from];
         self.model.names.insert(to.to_owned(), file);
     }
@@ -388,6 +387,78 @@ fn a_name_that_was_used_again_and_left_again_is_not_deleted_before_its_file_has_
     rig.unlink("/d/a").unwrap();
     assert_eq!(rig.drain(), 0);
     assert_eq!(rig.remote.take_log(), ["PUT /b 0", "DELETE /d/a rev_1"]);
+}
+
+/// Whatever the workers' race, the order is in the journal: the second of two operations that are linked is not handed out.
+fn assert_in_order(rig: &Rig, first: &str, second: &str) {
+    rig.remote.fail_next(ErrorKind::Rejected, false);
+    rig.gate.open();
+    wait_until("the first is refused", || rig.ws.journal().queue_numbers().unwrap().dead == 1);
+    wait_until("nothing is left to do", || rig.drain() == 0);
+    assert!(rig.remote.take_log().is_empty(), "{second} was sent although {first} had been refused");
+}
+
+#[test]
+fn the_delete_of_a_name_waits_for_the_file_to_arrive_under_its_other_name() {
+    let (_dir, rig) = rig(&[("/a", b"content")]);
+    rig.gate.close();
+    rig.link("/a", "/b");
+    rig.unlink("/a").unwrap();
+    assert_in_order(&rig, "PUT /b", "DELETE /a");
+    assert_eq!(rig.remote.content("/a").unwrap(), b"content", "the remote's only copy");
+    rig.follow();
+    rig.ws.refresh_noted().unwrap();
+    assert_eq!(rig.read("/a").unwrap(), b"content", "what was not deleted shows again");
+}
+
+#[test]
+fn the_delete_of_a_name_waits_for_whichever_other_name_is_left() {
+    let (_dir, rig) = rig(&[("/a", b"content")]);
+    rig.gate.close();
+    rig.link("/a", "/b");
+    rig.link("/a", "/c");
+    rig.unlink("/a").unwrap();
+    rig.unlink("/b").unwrap();
+    assert_in_order(&rig, "PUT /c", "DELETE /a");
+}
+
+#[test]
+fn the_delete_of_a_name_follows_a_file_whose_other_name_is_replaced() {
+    let (_dir, rig) = rig(&[("/a", b"content"), ("/other", b"other")]);
+    rig.gate.close();
+    rig.link("/a", "/b");
+    rig.link("/a", "/c");
+    rig.unlink("/a").unwrap();
+    rig.rename("/other", "/b").unwrap();
+    assert_eq!(rig.drain(), 0);
+    let log = rig.remote.take_log();
+    let at = |what: &str| log.iter().position(|l| l == what).unwrap_or_else(|| panic!("{what} not in {log:?}"));
+    assert!(at("PUT /c 0") < at("DELETE /a rev_1") && at("PUT /b 0") < at("DELETE /other rev_2"), "{log:?}");
+}
+
+#[test]
+fn the_delete_of_a_name_does_not_wait_where_the_file_is_at_the_remote_under_another() {
+    let (_dir, rig) = rig(&[("/a", b"content")]);
+    rig.link("/a", "/b");
+    assert_eq!(rig.drain(), 0);
+    rig.gate.close();
+    rig.link("/a", "/c");
+    rig.unlink("/a").unwrap();
+    assert_eq!(rig.drain(), 0);
+    let mut log = rig.remote.take_log();
+    log.sort();
+    assert_eq!(log, ["DELETE /a rev_1", "PUT /b 0", "PUT /c 0"]);
+}
+
+#[test]
+fn a_directory_with_two_links_of_one_base_name_moves_whole() {
+    let (_dir, rig) = rig(&[("/d/a", b"content")]);
+    rig.mkdir("/d/s").unwrap();
+    rig.link("/d/a", "/d/s/a");
+    assert_eq!(rig.drain(), 0);
+    rig.rename("/d", "/n").unwrap();
+    assert_eq!(rig.drain(), 0);
+    assert_eq!(rig.remote.files().into_keys().collect::<Vec<_>>(), ["/n/a", "/n/s/a"]);
 }
 
 #[test]
