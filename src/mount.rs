@@ -103,15 +103,17 @@ impl Mount {
                 }
             }
         }
+        let mut still_mounted = None;
         if !self.session.wait_timeout(Duration::ZERO)
             && let Err(e) = self.session.unmount(true)
         {
-            log::warn!("the mountpoint could not be detached: {e}");
+            log::error!("the mountpoint could not be detached: {e}");
+            still_mounted = Some(e.to_string());
         }
         // Programs that still have files open finish their writes within the grace.
         let deadline = Instant::now() + KERNEL_GRACE;
         self.session.wait_timeout(deadline.saturating_duration_since(Instant::now()));
-        self.finish()
+        Ended { still_mounted, ..self.finish() }
     }
 
     /// On a full disk: gives free what only might be needed, and ends the refusals when there is room again.

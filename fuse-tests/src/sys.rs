@@ -111,6 +111,18 @@ pub fn fuse_device_with_mode(dir: &Path, mode: u32) -> io::Result<()> {
     done(unsafe { libc::umount2(dir.as_ptr(), libc::MNT_DETACH) })
 }
 
+/// Takes `/etc/mtab` away for the calling thread and the processes that it starts, which get a mount namespace of their own, as on a
+/// machine where nothing has made it. `dir` is an existing directory; it stays in use.
+pub fn without_mtab(dir: &Path) -> io::Result<()> {
+    // SAFETY: unshare takes integers only.
+    done(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let script = r#"set -e; mount --make-rprivate /; mkdir "$1/upper" "$1/work"; mknod "$1/upper/mtab" c 0 0
+        mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" /etc; test ! -e /etc/mtab"#;
+    // In a process, which shares the namespace of this thread.
+    let status = std::process::Command::new("sh").args(["-c", script, "sh"]).arg(dir).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("the script ended with {status}"))) }
+}
+
 /// Makes the child of a command die with the thread that starts it, so that an aborted test leaves no process behind.
 pub fn die_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;

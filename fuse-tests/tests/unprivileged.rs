@@ -156,3 +156,17 @@ fn a_device_for_root_only_is_said_with_its_remedy() {
     assert!(said.contains("[FUSE_UNAVAILABLE]") && said.contains("chmod 666 /dev/fuse"), "{said}");
     assert!(!is_mounted(&mount.path()) && !mount.state_dir().exists(), "nothing is made");
 }
+
+#[test]
+fn a_mount_is_taken_away_where_there_is_no_mtab() {
+    require(&["fusermount3", "umount"]);
+    let server = Server::start();
+    let scratch = tempfile::tempdir().unwrap();
+    sys::without_mtab(scratch.path()).unwrap();
+    let mut mount = Mount::unstarted(&server, Options::unprivileged());
+    mount.start_again();
+    sh(&mount, "echo saved > f");
+    assert_eq!((mount.unmount(), is_mounted(&mount.path())), (0, false));
+    assert_eq!(server.text("/f"), "saved\n");
+    assert!(mount.log().contains("/etc/mtab is missing"), "{}", mount.log());
+}

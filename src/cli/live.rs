@@ -56,6 +56,9 @@ pub struct LastStop {
     /// Saves that had not reached the remote.
     pub pending: u64,
     pub dead: u64,
+    /// Why the mountpoint could not be detached.
+    #[serde(default)]
+    pub still_mounted: Option<String>,
 }
 
 impl LastStop {
@@ -76,6 +79,7 @@ impl LastStop {
     /// The exit code of whoever ended the mount.
     pub fn exit(&self) -> Exit {
         match (self.pending, self.dead) {
+            (0, 0) if self.still_mounted.is_some() => Exit::Mountpoint,
             (0, 0) => Exit::Ok,
             (0, _) => Exit::DeadLetters,
             _ => Exit::QueueNotEmpty,
@@ -129,15 +133,16 @@ mod tests {
     #[test]
     fn how_a_mount_ended_is_read_by_its_own_pid_only() {
         let dir = tempfile::tempdir().unwrap();
-        let stop = LastStop { pid: 7, pending: 1, dead: 2 };
+        let stop = LastStop { pid: 7, pending: 1, dead: 2, still_mounted: None };
         stop.write(dir.path()).unwrap();
         assert_eq!(LastStop::read(dir.path(), 7), Some(stop.clone()));
         assert_eq!(LastStop::read(dir.path(), 8), None);
         assert_eq!(dir.path().read_dir().unwrap().count(), 1, "no temporary file is left");
         assert!(stop.sentence().starts_with("1 save still queued") && stop.sentence().contains("2 saves refused"));
         assert_eq!((stop.exit(), stop.next(Path::new("/s")).is_some()), (Exit::QueueNotEmpty, true));
-        let clean = LastStop { pid: 7, pending: 0, dead: 0 };
+        let clean = LastStop { pid: 7, pending: 0, dead: 0, still_mounted: None };
         assert_eq!((clean.exit(), clean.next(Path::new("/s"))), (Exit::Ok, None));
+        assert_eq!(LastStop { still_mounted: Some("busy".into()), ..clean.clone() }.exit(), Exit::Mountpoint);
         assert_eq!(LastStop { dead: 1, ..clean }.exit(), Exit::DeadLetters);
     }
 }

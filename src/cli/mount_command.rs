@@ -13,7 +13,7 @@ use crate::cli::Signals;
 use crate::config::{self, Config, RemoteChoice};
 use crate::engine::Ended;
 use crate::mount::{Mount, Stopper};
-use crate::preflight::{self, Code, Exit, Problem};
+use crate::preflight::{self, Code, Exit, Problem, shell_word};
 
 const PROGRAM: &str = "relayfile-mount";
 
@@ -152,19 +152,25 @@ fn serve(config: &Config, signals: Signals, ready: Option<&mut Option<Ready>>) -
 }
 
 fn ended(config: &Config, ended: &Ended) -> Exit {
+    let at = config.mountpoint.display();
+    if let Some(why) = &ended.still_mounted {
+        say(format_args!("{at} is still mounted, with no process behind it: {why}"));
+        say(format_args!("  as root: umount -l {}", shell_word(&config.mountpoint)));
+    }
+    let unmounted = if ended.still_mounted.is_some() { "ended" } else { "unmounted" };
     if let Some(why) = &ended.unknown {
-        let at = config.mountpoint.display();
         say(format_args!(
-            "unmounted {at}: {why}; saves may still be queued, nothing is removed from {}",
+            "{unmounted} {at}: {why}; saves may still be queued, nothing is removed from {}",
             config.state_dir.display()
         ));
         return Exit::QueueNotEmpty;
     }
-    let stop = LastStop { pid: std::process::id(), pending: ended.pending, dead: ended.dead };
+    let still_mounted = ended.still_mounted.clone();
+    let stop = LastStop { pid: std::process::id(), pending: ended.pending, dead: ended.dead, still_mounted };
     if let Err(e) = stop.write(&config.state_dir) {
         log::warn!("cannot write down how the mount ended: {e}");
     }
-    say(format_args!("unmounted {}: {}", config.mountpoint.display(), stop.sentence()));
+    say(format_args!("{unmounted} {at}: {}", stop.sentence()));
     if let Some(next) = stop.next(&config.state_dir) {
         say(format_args!("  {next}"));
     }

@@ -56,6 +56,8 @@ pub struct Ended {
     pub pending: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Why the mountpoint could not be detached: a dead endpoint is left there.
+    pub still_mounted: Option<String>,
 }
 
 /// See the module.
@@ -194,7 +196,7 @@ impl Engine {
             None => projection::write_once(&self.config.state_dir, &self.journal, &*self.board, &mut self.shelf()),
         }
         self.workspace.close();
-        (Ended { unknown, pending: left.pending + left.in_flight, dead: left.dead }, self.lease)
+        (Ended { unknown, pending: left.pending + left.in_flight, dead: left.dead, still_mounted: None }, self.lease)
     }
 }
 

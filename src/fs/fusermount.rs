@@ -30,21 +30,46 @@ pub(super) fn mount(spec: &Spec) -> Result<OwnedFd, MountError> {
     received.map_err(|e| refused(spec.mountpoint, if said.is_empty() { e.to_string() } else { said }))
 }
 
+/// By fusermount3, or where that cannot, by umount(8). fusermount3 looks for the user's mount in /etc/mtab, which a machine without
+/// systemd may not have; umount, setuid root as well, goes by the kernel's own list and lets users take their FUSE mounts away
+/// (util-linux 2.34).
 pub(super) fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
-    let child = spawn(|command| {
+    let by_helper = spawn(|command| {
         command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(path);
-    })
-    .map_err(|e| not_spawned(e, path))?;
-    let output = child.wait_with_output();
-    let said = match output {
-        Ok(output) if output.status.success() => return Ok(()),
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_string(),
-        Err(e) => e.to_string(),
+    });
+    let said = match by_helper {
+        Ok(child) => match refusal(child) {
+            None => return Ok(()),
+            Some(said) if said.contains("busy") => return Err(MountError::Busy(path.into())),
+            Some(said) => said,
+        },
+        Err(e) => not_spawned(e, path).to_string(),
     };
-    if said.contains("busy") {
-        return Err(MountError::Busy(path.into()));
+    let mut umount = quiet("umount");
+    umount.args(lazy.then_some("-l")).arg("--").arg(path);
+    let also = match umount.spawn().map(refusal) {
+        Ok(None) => return Ok(()),
+        Ok(Some(also)) if also.contains("busy") => return Err(MountError::Busy(path.into())),
+        Ok(Some(also)) => also,
+        Err(e) => format!("umount: {e}"),
+    };
+    Err(MountError::Failed { what: "unmounting", path: path.into(), detail: format!("{said}; {also}") })
+}
+
+/// What a program said that ended with an error.
+fn refusal(child: Child) -> Option<String> {
+    match child.wait_with_output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+        Err(e) => Some(e.to_string()),
     }
-    Err(MountError::Failed { what: "fusermount3 -u", path: path.into(), detail: said })
+}
+
+/// A program whose words are kept for an error.
+fn quiet(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
 }
 
 /// The helper knows its own allowlist of options; `\` escapes a comma in a name.
@@ -63,8 +88,7 @@ fn options(spec: &Spec) -> String {
 fn spawn(arguments: impl Fn(&mut Command)) -> io::Result<Child> {
     let mut missing = None;
     for program in PROGRAMS {
-        let mut command = Command::new(program);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = quiet(program);
         arguments(&mut command);
         match command.spawn() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => missing = Some(e),

@@ -37,6 +37,19 @@ pub fn check_fusermount(privileged: bool) -> Result<(), Problem> {
     ))
 }
 
+/// What a user types to unmount and will not work here. fusermount3 keeps to /etc/mtab, which Debian makes by systemd-tmpfiles: a
+/// container may be without.
+pub fn mtab_warning(privileged: bool, mtab: &Path) -> Option<String> {
+    if privileged || mtab.exists() {
+        return None;
+    }
+    let mtab = mtab.display();
+    Some(format!(
+        "{mtab} is missing, so that fusermount3 -u does not work for users; relayfile unmount does. To mend it: \
+         sudo ln -s /proc/self/mounts {mtab}"
+    ))
+}
+
 /// `FUSERMOUNT_PATH` if set, else `fusermount3` or `fusermount` in `PATH`.
 pub fn find_fusermount() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("FUSERMOUNT_PATH") {
@@ -85,6 +98,16 @@ mod tests {
         let problem = check_fuse(Path::new("/nonexistent/fuse")).unwrap_err();
         assert_eq!(problem.code, Code::FuseUnavailable);
         assert!(problem.remedy.contains("modprobe fuse"));
+    }
+
+    #[test]
+    fn a_missing_mtab_is_said_to_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let mtab = dir.path().join("mtab");
+        assert!(mtab_warning(false, &mtab).unwrap().contains("ln -s /proc/self/mounts"));
+        assert_eq!(mtab_warning(true, &mtab), None, "root calls umount(2)");
+        std::os::unix::fs::symlink("/proc/self/mounts", &mtab).unwrap();
+        assert_eq!(mtab_warning(false, &mtab), None);
     }
 
     #[test]

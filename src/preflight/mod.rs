@@ -14,7 +14,7 @@ mod token;
 
 use std::path::{Path, PathBuf};
 
-pub use fuse::{check_allow_other, check_fuse, check_fusermount, find_fusermount, has_cap_sys_admin};
+pub use fuse::{check_allow_other, check_fuse, check_fusermount, find_fusermount, has_cap_sys_admin, mtab_warning};
 pub use lease::Lease;
 pub use mountpoint::{Mountpoint, answers_within, check_mountpoint, detach};
 pub use problem::{Code, Exit, Problem, shell_word};
@@ -69,8 +69,9 @@ pub fn local_checks(config: &Config) -> Vec<Check> {
     add(
         "permission to mount",
         if has_cap_sys_admin() { "CAP_SYS_ADMIN".into() } else { "fusermount3".into() },
-        Box::new(move |_| {
+        Box::new(move |findings| {
             check_fusermount(has_cap_sys_admin())?;
+            findings.warnings.extend(mtab_warning(has_cap_sys_admin(), Path::new("/etc/mtab")));
             if allow_other { check_allow_other(has_cap_sys_admin(), Path::new("/etc/fuse.conf")) } else { Ok(()) }
         }),
     );

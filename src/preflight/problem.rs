@@ -55,7 +55,7 @@ impl Exit {
             Exit::Ok => "done; at unmount: every save has reached the remote",
             Exit::ChecksFailed => "`relayfile doctor` found a problem",
             Exit::Usage => "the command line is wrong",
-            Exit::Mountpoint => "the mountpoint cannot be used",
+            Exit::Mountpoint => "the mountpoint cannot be used, or could not be taken away",
             Exit::Fuse => "FUSE is missing or refused the mount",
             Exit::State => "the state directory cannot be used, or another process has it",
             Exit::Remote => "base URL, token or remote",
