@@ -119,7 +119,7 @@ pypi_tool() {
 NODE_WHEEL=22.20.0
 require_node() {
     local dir=$cache/node-$NODE_WHEEL
-    if node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null; then
+    if node -e 'process.exit(+process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null; then
         return 0
     fi
     if [ ! -e "$dir/.complete" ]; then
