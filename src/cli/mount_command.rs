@@ -92,7 +92,8 @@ fn check_remote(config: &Config) -> Result<(), Problem> {
         return Ok(());
     }
     match super::doctor::ask_remote(config) {
-        Err(problem) if config.offline_ok && problem.code == Code::RemoteUnreachable => {
+        // Somebody who answers in the remote's place may be gone soon: a gateway, a portal.
+        Err(problem) if config.offline_ok && matches!(problem.code, Code::RemoteUnreachable | Code::RemoteUnexpected) => {
             say(format_args!("{PROGRAM}: warning: {}; mounting what is known (--offline-ok)", problem.what));
             Ok(())
         }

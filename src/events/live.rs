@@ -220,6 +220,9 @@ impl Loop {
             }
             last = number.or(last);
         }
+        if batch.iter().any(|e| e.kind == EventKind::Unreadable) {
+            return Err("it brings an event that cannot be read".into());
+        }
         if batch.is_empty() {
             return Ok(());
         }
@@ -235,7 +238,7 @@ impl Loop {
         let Some(news) = news_of(&page.events, &mark) else {
             return Err("the feed does not continue where it was".into());
         };
-        match (news.first().map(|e| e.number().unwrap_or(0)), missing) {
+        match (news.iter().find(|e| !e.id.is_empty()).map(|e| e.number().unwrap_or(0)), missing) {
             (Some(first), Some(before)) if first <= before => Err("it is open and brings nothing".into()),
             (Some(first), _) => Ok(Some(first)),
             (None, _) => Ok(None),

@@ -121,6 +121,8 @@ struct Loop {
     listed_at: Option<Instant>,
     stream_at: Instant,
     stream_failures: u32,
+    /// How many events without an id stand behind the last one that was applied: what they tell was listed.
+    nameless: usize,
 }
 
 impl Loop {
@@ -135,6 +137,7 @@ impl Loop {
             listed_at: None,
             stream_at: Instant::now(),
             stream_failures: 0,
+            nameless: 0,
         }
     }
 
@@ -209,10 +212,19 @@ impl Loop {
             };
             self.no_feed = false;
             let Some(news) = news_of(&page.events, &mark) else { return self.gap() };
+            let nameless = nameless(news);
+            if news.iter().any(|e| e.kind == EventKind::Unreadable && !e.id.is_empty()) || nameless != self.nameless {
+                log::warn!("the remote's event feed holds an event that cannot be read; the tree is listed again and compared");
+                self.learn()?;
+                self.nameless = nameless;
+                return self.workspace.refresh_noted();
+            }
+            let news: Vec<RemoteEvent> = news.iter().filter(|e| !e.id.is_empty()).cloned().collect();
             if news.is_empty() {
                 return self.workspace.refresh_noted();
             }
-            self.apply(&mark, news)?;
+            self.apply(&mark, &news)?;
+            self.nameless = 0;
             if page.next_cursor.is_none() {
                 return self.workspace.refresh_noted();
             }
@@ -278,6 +290,11 @@ fn news_of<'a>(page: &'a [RemoteEvent], mark: &FeedMark) -> Option<&'a [RemoteEv
     }
 }
 
+/// How many events have no id, so that no mark can be behind them.
+fn nameless(news: &[RemoteEvent]) -> usize {
+    news.iter().filter(|e| e.id.is_empty()).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,19 +317,46 @@ mod tests {
         }
     }
 
+    /// A follower of its own; nobody uploads and no kernel is told.
+    fn follower(dir: &std::path::Path, remote: &Arc<FakeRemote>) -> Loop {
+        let journal = crate::journal::Journal::open(dir).unwrap();
+        let (wake, _woken) = bounded(1);
+        let options = crate::workspace::Options { uid: 0, gid: 0, settle: Duration::ZERO, local_only: None };
+        let (tell, _told) = crossbeam_channel::unbounded();
+        let workspace = Workspace::load(dir, journal, remote.clone(), options, tell, wake.clone()).unwrap();
+        let state = Arc::new(Mutex::new(FeedState::starting()));
+        Loop::new(Arc::new(workspace), remote.clone(), state, Arc::new(Gate::new(wake)))
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_is_made_up_for_by_one_listing() {
+        for id in ["evt_odd", ""] {
+            let dir = tempfile::tempdir().unwrap();
+            let remote = Arc::new(FakeRemote::seeded(&[("/a", b"1"), ("/b", b"2")]));
+            let mut follower = follower(dir.path(), &remote);
+            follower.step().unwrap();
+            follower.step().unwrap();
+            remote.say_something_odd(id);
+            follower.step().unwrap();
+            let listed = follower.listed_at;
+            follower.step().unwrap();
+            assert_eq!(follower.listed_at, listed, "once is enough, {id:?}");
+            remote.write("/c", b"3");
+            follower.step().unwrap();
+            follower.step().unwrap();
+            assert_eq!(follower.workspace.files_known(), 3, "what comes behind it shows, {id:?}");
+            remote.write("/d", b"4");
+            follower.step().unwrap();
+            assert_eq!(follower.workspace.files_known(), 4, "{id:?}");
+        }
+    }
+
     #[test]
     fn without_a_feed_an_outage_is_followed_by_a_listing_before_anything_is_sent() {
         let dir = tempfile::tempdir().unwrap();
         let remote = Arc::new(FakeRemote::seeded(&[("/a", b"1")]));
         remote.forbid_feed();
-        let journal = crate::journal::Journal::open(dir.path()).unwrap();
-        let (wake, _woken) = bounded(1);
-        let settle = Duration::ZERO;
-        let options = crate::workspace::Options { uid: 0, gid: 0, settle, local_only: None };
-        let (tell, _told) = crossbeam_channel::unbounded();
-        let workspace = Workspace::load(dir.path(), journal, remote.clone(), options, tell, wake.clone()).unwrap();
-        let state = Arc::new(Mutex::new(FeedState::starting()));
-        let mut follower = Loop::new(Arc::new(workspace), remote.clone(), state, Arc::new(Gate::new(wake)));
+        let mut follower = follower(dir.path(), &remote);
         follower.step().unwrap();
         follower.step().unwrap();
         remote.set_down(true);

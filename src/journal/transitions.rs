@@ -19,7 +19,7 @@ use super::rows::Version;
 use super::writer::Tx;
 use crate::ids::{ContentHash, OpId};
 use crate::path::RemotePath;
-use crate::remote::Accepted;
+use crate::remote::{Accepted, FOREIGN};
 
 /// Finished operations kept for questions about the past.
 const HISTORY: i64 = 10_000;
@@ -229,10 +229,10 @@ impl Tx<'_> {
         Ok(dropped)
     }
 
-    /// Writes a failed attempt down. A response raises the lifetime counter; that nobody answers is no refusal.
+    /// Writes a failed attempt down. A response raises the lifetime counter; that nobody answers, or somebody else, is no refusal.
     fn note_attempt(&self, op: &OpId, failure: &Failure) -> rusqlite::Result<()> {
         let Failure { status, code, .. } = failure;
-        if status.is_none() && code != "conflict" {
+        if status.is_none() && code != "conflict" || code == FOREIGN {
             return Ok(());
         }
         self.write_attempt(op, failure)

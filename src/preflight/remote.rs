@@ -51,7 +51,9 @@ fn tree_problem(error: &RemoteError, base_url: &str, workspace: &str, access: &A
             "check --workspace and --base-url",
         ),
         ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::NoSpace => unreachable(error, base_url),
-        ErrorKind::Conflict | ErrorKind::TooLarge | ErrorKind::Rejected | ErrorKind::Corrupt => unexpected(error, base_url),
+        ErrorKind::Conflict | ErrorKind::TooLarge | ErrorKind::Rejected | ErrorKind::Corrupt | ErrorKind::Foreign => {
+            unexpected(error, base_url)
+        }
     }
 }
 

@@ -21,9 +21,15 @@ pub enum ErrorKind {
     Rejected,
     /// 507.
     NoSpace,
-    /// The body is not what the API promises: not JSON, wrong hash, over the limit, a redirect.
+    /// The remote answered, and the content is not what it promises: a wrong hash, over the limit.
     Corrupt,
+    /// An answer that is not in the API's own form: of a gateway, a captive portal, another program. Whatever its status is, the
+    /// remote has said nothing.
+    Foreign,
 }
+
+/// The code of an answer that is [`ErrorKind::Foreign`].
+pub const FOREIGN: &str = "foreign_answer";
 
 /// A request that did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,7 +61,9 @@ impl RemoteError {
             ErrorKind::Conflict => libc::ESTALE,
             ErrorKind::TooLarge => libc::EFBIG,
             ErrorKind::NoSpace => libc::ENOSPC,
-            ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::Rejected | ErrorKind::Corrupt => libc::EIO,
+            ErrorKind::Unreachable | ErrorKind::Transient | ErrorKind::Rejected | ErrorKind::Corrupt | ErrorKind::Foreign => {
+                libc::EIO
+            }
         }
     }
 }
@@ -65,7 +73,7 @@ impl RemoteError {
 pub enum Outcome {
     /// Repeat later; spends an attempt.
     Transient,
-    /// No answer: wait for the remote to come back; spends no attempt.
+    /// No answer, or somebody else's: wait for the remote to come back; spends no attempt.
     Unreachable,
     /// The token is refused: wait for another; spends no attempt.
     Unauthorized,
@@ -78,12 +86,13 @@ pub enum Outcome {
 /// The one place that decides what a failed write means.
 ///
 /// - A 404 answers a write whose file vanished meanwhile: a conflict.
+/// - An answer that is not the remote's ([`ErrorKind::Foreign`]) is none: a gateway during a deployment, a portal, a redirect.
 /// - A response that makes no sense ([`ErrorKind::Corrupt`]) says nothing about whether the write was applied: it is asked
-///   about and then repeated, within the attempt budget. A portal or a redirect in the way is often gone by then.
+///   about and then repeated, within the attempt budget.
 /// - A full remote (507) may be emptied: transient.
 pub fn classify(kind: ErrorKind) -> Outcome {
     match kind {
-        ErrorKind::Unreachable => Outcome::Unreachable,
+        ErrorKind::Unreachable | ErrorKind::Foreign => Outcome::Unreachable,
         ErrorKind::Transient | ErrorKind::NoSpace | ErrorKind::Corrupt => Outcome::Transient,
         ErrorKind::Unauthorized => Outcome::Unauthorized,
         ErrorKind::NotFound | ErrorKind::Conflict => Outcome::Conflict,
@@ -92,7 +101,17 @@ pub fn classify(kind: ErrorKind) -> Outcome {
 }
 
 impl ErrorKind {
-    /// The kind of a response that is no success.
+    /// The kind of a refusal that is not in the API's form. Who stands before the remote may refuse a token and a length for it,
+    /// and that holds; nothing else does.
+    pub fn of_foreign_status(status: u16) -> ErrorKind {
+        match status {
+            401 => ErrorKind::Unauthorized,
+            413 => ErrorKind::TooLarge,
+            _ => ErrorKind::Foreign,
+        }
+    }
+
+    /// The kind of a response of the remote that is no success.
     pub fn of_status(status: u16) -> ErrorKind {
         match status {
             401 => ErrorKind::Unauthorized,
@@ -177,6 +196,12 @@ mod tests {
             assert_eq!(classify(kind), outcome, "{status}");
         }
         assert_eq!(classify(K::Unreachable), Outcome::Unreachable);
+        for (status, kind) in [(401, K::Unauthorized), (413, K::TooLarge)] {
+            assert_eq!(ErrorKind::of_foreign_status(status), kind, "{status}");
+        }
+        for status in [302, 400, 403, 404, 405, 407, 408, 409, 412, 429, 500, 502, 503, 504, 511] {
+            assert_eq!(classify(ErrorKind::of_foreign_status(status)), Outcome::Unreachable, "{status}");
+        }
     }
 
     #[test]

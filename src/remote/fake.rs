@@ -78,6 +78,13 @@ impl FakeRemote {
         *self.inner.lock() = std::mem::take(&mut other.inner.lock());
     }
 
+    /// An event that is in nobody's form; with an empty id it has none.
+    pub fn say_something_odd(&self, id: &str) {
+        let mut inner = self.inner.lock();
+        let odd = RemoteEvent { id: id.into(), kind: EventKind::Unreadable, ..inner.events.last().expect("an event").clone() };
+        inner.events.push(RemoteEvent { path: None, revision: None, hash: None, correlation_id: String::new(), ..odd });
+    }
+
     pub fn ever_had(&self) -> Vec<Vec<u8>> {
         self.inner.lock().contents.clone()
     }
@@ -489,7 +496,7 @@ impl Remote for FakeRemote {
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
         self.feed()?;
         let inner = self.inner.lock();
-        let mut newest = inner.events.iter().rev();
+        let mut newest = inner.events.iter().rev().filter(|e| !e.id.is_empty());
         Ok(FeedMark { last: newest.next().map(RemoteEvent::print), before: newest.next().map(|e| e.id.clone()) })
     }
 

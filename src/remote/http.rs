@@ -23,6 +23,8 @@ use super::*;
 
 /// Entries asked for in one page.
 const PAGE: usize = 1000;
+/// Events that are asked for to find the newest two.
+const NEWEST: &str = "16";
 /// A request body of this many bytes may be over the remote's limit: 1 MiB of JSON is the usual one.
 const LARGE_BODY: usize = 512 * 1024;
 /// Longest deadline; a longer one could not be added to a clock.
@@ -235,7 +237,7 @@ impl HttpRemote {
         }
         match reply.header("content-type") {
             // The sign-in page of some network, with the status of a success.
-            Some(kind) if kind.starts_with("text/html") => Err(reply.corrupt(&call, "a web page answered".into())),
+            Some(kind) if kind.starts_with("text/html") => Err(reply.foreign(&call, "a web page answered")),
             _ => Ok(()),
         }
     }
@@ -253,15 +255,18 @@ impl HttpRemote {
     }
 
     fn accepted(&self, call: &Call<'_>, reply: Reply) -> Result<Accepted, RemoteError> {
-        if reply.status == 204 {
-            return Ok(Accepted { remote_op: None, revision: None, repeated: false });
-        }
         let body: AcceptedBody = reply.json(call)?;
-        Ok(Accepted {
+        let accepted = Accepted {
             repeated: [&body.status, &body.code].into_iter().any(|s| s.as_deref() == Some("already_applied")),
             remote_op: body.op_id.and_then(usable_op),
             revision: body.target_revision.or(body.revision).filter(|r| !r.is_empty()).map(|r| Revision::new(&r)),
-        })
+        };
+        match &accepted {
+            Accepted { remote_op: None, revision: None, repeated: false } => {
+                Err(reply.foreign(call, "it names neither an operation nor a revision"))
+            }
+            _ => Ok(accepted),
+        }
     }
 }
 
@@ -477,9 +482,11 @@ impl Remote for HttpRemote {
     }
 
     fn newest_mark(&self) -> Result<FeedMark, RemoteError> {
-        let call = self.call(Method::GET, "/fs/events", self.url("/fs/events", &[("direction", "desc"), ("limit", "2")]), None);
+        let call =
+            self.call(Method::GET, "/fs/events", self.url("/fs/events", &[("direction", "desc"), ("limit", NEWEST)]), None);
         let body: EventsBody = self.get_json(&call)?;
-        let mut newest = body.into_page(&self.config.remote_root).events.into_iter();
+        // One that has no id cannot be asked behind.
+        let mut newest = body.into_page(&self.config.remote_root).events.into_iter().filter(|e| !e.id.is_empty());
         let last = newest.next().map(|e| e.print());
         Ok(FeedMark { last, before: newest.next().map(|e| e.id) })
     }

@@ -16,7 +16,7 @@ mod reply;
 mod token;
 mod wire;
 
-pub use error::{ErrorKind, Outcome, RemoteError, classify};
+pub use error::{ErrorKind, FOREIGN, Outcome, RemoteError, classify};
 pub use http::{HttpConfig, HttpConfigError, HttpRemote, replay_url};
 pub use late::LateRemote;
 pub use live::Subscription;
@@ -237,6 +237,8 @@ pub enum EventKind {
     Delivery,
     /// An event that is not about the content of a file.
     Other,
+    /// An event that is not in the API's form: something has happened, and only a listing can tell what.
+    Unreadable,
 }
 
 /// A place in the event feed that can be recognised again: a number alone cannot, a restarted server counts anew.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::token::Token;
-use super::{ErrorKind, RemoteError};
+use super::{ErrorKind, FOREIGN, RemoteError};
 use crate::ids::Revision;
 
 /// Bytes of an error body that are kept in the error.
@@ -111,11 +111,15 @@ impl Reply {
         call.error(ErrorKind::Corrupt, Some(self.status.as_u16()), "bad_response", message)
     }
 
+    /// An answer that is not in the API's form.
+    pub fn foreign(&self, call: &Call<'_>, why: &str) -> RemoteError {
+        let (status, what) = (self.status.as_u16(), self.header("content-type").unwrap_or("no content type"));
+        let message = self.redact(format!("the answer (status {status}, {what}) is not from a relayfile server: {why}"));
+        call.error(ErrorKind::Foreign, Some(status), FOREIGN, message)
+    }
+
     pub fn json<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, RemoteError> {
-        serde_json::from_slice(&self.body).map_err(|e| {
-            let what = self.header("content-type").unwrap_or("no content type");
-            self.corrupt(call, format!("the response ({what}) makes no sense: {e}"))
-        })
+        serde_json::from_slice(&self.body).map_err(|e| self.foreign(call, &e.to_string()))
     }
 
     /// The error that a response which is no success stands for.
@@ -125,24 +129,33 @@ impl Reply {
         let said: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let text = |key: &str| said.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
         let raw = String::from_utf8_lossy(&self.body);
+        let (kind, no_code) = match text("code") {
+            Some(_) => (ErrorKind::of_status(status), "bad_response"),
+            None => match ErrorKind::of_foreign_status(status) {
+                ErrorKind::Foreign => (ErrorKind::Foreign, FOREIGN),
+                kind => (kind, "bad_response"),
+            },
+        };
         let message = match text("message").or_else(|| text("error")) {
             Some(message) => message.to_owned(),
             None if self.status.is_redirection() => self.redirect(),
             // A page of HTML says less than the name of its status.
-            None if raw.trim().is_empty() || raw.trim_start().starts_with('<') || said.is_object() => {
-                format!("the remote answered {}", self.status)
-            }
+            None if raw.trim().is_empty() || raw.trim_start().starts_with('<') || said.is_object() => self.status.to_string(),
             None => raw.trim().to_owned(),
+        };
+        let message = match kind {
+            ErrorKind::Foreign => self.foreign(call, &message).message,
+            _ => message,
         };
         let mut body = self.redact(raw.into_owned());
         body.truncate(body.floor_char_boundary(ERROR_BODY_MAX));
         // Redacted before it is cut: a part of a secret is a secret too.
-        let code = one_line(&self.redact(text("code").unwrap_or("bad_response").to_owned()));
+        let code = one_line(&self.redact(text("code").unwrap_or(no_code).to_owned()));
         RemoteError {
             current_revision: text("currentRevision").map(|r| Revision::new(&self.redact(r.to_owned()))),
             retry_after: self.header("retry-after").and_then(|v| retry_after(v, self.now())),
             body,
-            ..call.error(ErrorKind::of_status(status), Some(status), &code, self.redact(message))
+            ..call.error(kind, Some(status), &code, self.redact(message))
         }
     }
 

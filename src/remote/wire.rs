@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -192,9 +192,15 @@ pub(super) enum Perhaps<T> {
     IsNot(IgnoredAny),
 }
 
+/// Of a list that may be null, but has to be there: without it the answer is somebody else's.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(from)
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TreeBody {
+    #[serde(deserialize_with = "present")]
     pub entries: Option<Vec<Perhaps<TreeEntry>>>,
     pub next_cursor: Option<String>,
 }
@@ -253,15 +259,17 @@ impl TreeBody {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventsBody {
+    #[serde(deserialize_with = "present")]
     pub events: Option<Vec<EventBody>>,
     pub next_cursor: Option<String>,
 }
 
+/// An event, whatever its fields are: one that cannot be read must not take those around it along.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "Value")]
 pub(super) struct EventBody {
+    /// Empty when it has none that can be used.
     event_id: String,
-    #[serde(rename = "type", default)]
     kind: String,
     path: Option<String>,
     revision: Option<String>,
@@ -269,6 +277,27 @@ pub(super) struct EventBody {
     origin: Option<String>,
     correlation_id: Option<String>,
     timestamp: Option<String>,
+    /// A field that tells what has happened is not what the API says. Only a listing can tell then.
+    odd: bool,
+}
+
+impl From<Value> for EventBody {
+    fn from(said: Value) -> EventBody {
+        let text = |key: &str| said.get(key).and_then(Value::as_str).map(str::to_owned);
+        let is_odd = |key: &str| said.get(key).is_some_and(|v| !v.is_null() && !v.is_string());
+        let (event_id, kind) = (text("eventId").unwrap_or_default(), text("type").unwrap_or_default());
+        EventBody {
+            odd: event_id.is_empty() || kind.is_empty() || ["path", "revision"].into_iter().any(is_odd),
+            event_id,
+            kind,
+            path: text("path"),
+            revision: text("revision"),
+            content_hash: text("contentHash"),
+            origin: text("origin"),
+            correlation_id: text("correlationId"),
+            timestamp: text("timestamp"),
+        }
+    }
 }
 
 impl EventsBody {
@@ -289,6 +318,7 @@ impl EventBody {
             hidden,
             id: self.event_id,
             kind: match self.kind.as_str() {
+                _ if self.odd => EventKind::Unreadable,
                 "file.created" => EventKind::Created,
                 "file.updated" => EventKind::Updated,
                 "file.deleted" => EventKind::Deleted,
@@ -323,7 +353,8 @@ pub(super) struct StreamFrame {
 impl StreamFrame {
     /// `None` for a frame that is no event. Content without the promised hash is left out: it is fetched when it is needed.
     pub fn into_event(self, root: &RemotePath) -> Option<RemoteEvent> {
-        if self.event.event_id.is_empty() {
+        // A pong, and what is not known, is only a sign of life.
+        if self.event.event_id.is_empty() && !self.event.kind.starts_with("file.") {
             return None;
         }
         let mut event = self.event.into_event(root);
@@ -377,6 +408,7 @@ pub(super) struct MergedBody {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OpsBody {
+    #[serde(deserialize_with = "present")]
     pub items: Option<Vec<Perhaps<OpBody>>>,
     pub next_cursor: Option<String>,
 }

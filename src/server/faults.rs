@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::IntoResponse as _;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,10 @@ pub(crate) struct Rule {
     pub code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// With `status`: this instead of an error in the API's form, as from a gateway or a captive portal. HTML when it begins with
+    /// `<`, else called JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
     /// Seconds, for the `Retry-After` header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
@@ -135,6 +140,10 @@ impl Rule {
             return Some(Reply::default());
         }
         let status = StatusCode::from_u16(self.status?).ok()?;
+        if let Some(body) = &self.body {
+            let kind = if body.starts_with('<') { "text/html" } else { "application/json" };
+            return Some((status, [(header::CONTENT_TYPE, kind)], body.clone()).into_response());
+        }
         let (code, message) = defaults(status);
         let error = ApiError {
             retry_after: self.retry_after,

@@ -187,7 +187,10 @@ impl Workspace {
                 Ok(()) => continue,
                 Err(e) => e,
             };
-            let of_this_path = |e: &RemoteError| !matches!(classify(e.kind), Outcome::Unreachable | Outcome::Unauthorized);
+            // Who answers in the remote's place for one path may do so for this one only; the feed tells whether it is for all.
+            let of_this_path = |e: &RemoteError| {
+                e.kind == ErrorKind::Foreign || !matches!(classify(e.kind), Outcome::Unreachable | Outcome::Unauthorized)
+            };
             match &e {
                 FsError::Remote(why) if of_this_path(why) => {
                     let level = if again.contains(&path) { log::Level::Debug } else { log::Level::Warn };

@@ -204,7 +204,7 @@ impl Worker {
             if e.status.is_some() {
                 self.log_refusal(&p.op, e);
             }
-            self.recorded(&p.op.op, self.retry(&p.op, false, &failure(e, &e.code), None));
+            self.recorded(&p.op.op, self.again(&p.op, e));
         }
     }
 

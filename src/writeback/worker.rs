@@ -22,6 +22,8 @@ use super::{Contents, Snapshot, SnapshotError, backoff};
 
 /// The wait after local trouble, in milliseconds.
 const LOCAL_RETRY_MS: i64 = 5000;
+/// How long one waits that was answered in the remote's place, in milliseconds, while others find out whether that is over.
+const FOREIGN_RETRY_MS: i64 = 2000;
 /// The wait after the journal could not take a transition, in milliseconds.
 const JOURNAL_RETRY_MS: i64 = 5_000;
 
@@ -299,7 +301,7 @@ impl Worker {
         match classify(e.kind) {
             Outcome::Unreachable => {
                 self.circuit.open(CircuitState::Unreachable { why: e.message.clone() });
-                self.retry(op, false, &failure(e, &e.code), None)
+                self.again(op, e)
             }
             Outcome::Unauthorized => {
                 self.log_refusal(op, e);
@@ -330,6 +332,13 @@ impl Worker {
         self.retry(op, true, &failure(e, code), e.retry_after)
     }
 
+    /// Again when the remote answers. One that was answered in the remote's place steps back behind the others: it may be the
+    /// only one that is (a filter that takes offence at its content).
+    pub(super) fn again(&self, op: &Operation, e: &RemoteError) -> Result<(), JournalError> {
+        let wait = if e.kind == ErrorKind::Foreign { FOREIGN_RETRY_MS } else { 0 };
+        self.wait(op, wait, false, &failure(e, &e.code))
+    }
+
     pub(super) fn log_refusal(&self, op: &Operation, e: &RemoteError) {
         // One line of the log, whatever the remote says.
         let body = e.body.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -349,6 +358,10 @@ impl Worker {
     ) -> Result<(), JournalError> {
         // While the circuit is open it decides when; the row only has to be due by then.
         let wait = if spends { backoff::delay(op.spent() + 1, retry_after, fastrand::f64()).as_millis() as i64 } else { 0 };
+        self.wait(op, wait, spends, failure)
+    }
+
+    fn wait(&self, op: &Operation, wait: i64, spends: bool, failure: &Failure) -> Result<(), JournalError> {
         let (id, failure) = (op.op.clone(), failure.clone());
         failpoint::hit("before-retry-later");
         self.journal.write(move |tx| tx.retry_later(&id, now_ms() + wait, spends, &failure))?;

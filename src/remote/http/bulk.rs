@@ -55,6 +55,9 @@ impl HttpRemote {
                 .send(&call, |r| r.json(&body))
                 .map_err(|e| self.unheard(e, size, call.timeout.saturating_sub(started.elapsed())))?;
             let said: BulkReplyBody = reply.json(&call)?;
+            if said.results.is_none() && said.errors.is_none() && said.written.is_none() {
+                return Err(reply.foreign(&call, "it says nothing of any file"));
+            }
             let repeated = said.written == Some(0);
             for result in said.results.unwrap_or_default() {
                 // A repeat names the path that its file has by now, which may be another one.

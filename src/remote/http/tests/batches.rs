@@ -102,7 +102,7 @@ fn a_full_batch_weighs_no_less_than_its_body() {
     let contents: Vec<Vec<u8>> = (0..40u8).map(|n| vec![[b'x', b'\n', 0, 1, 255][n as usize % 5]; 900]).collect();
     let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
     let (conditions, ops): (Vec<_>, Vec<_>) = (0..40).map(|_| (at("rev_1234567890"), OpId::generate())).unzip();
-    let server = Canned::new([Say::json(202, "{}")]);
+    let server = Canned::new([Say::json(202, r#"{"written":0,"results":null,"errors":[]}"#)]);
     let items = items(&paths, &contents, &conditions, &ops);
     let weight: usize = items.iter().map(BulkItem::weight).sum();
     remote(&server).bulk(&items).unwrap();

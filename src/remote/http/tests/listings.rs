@@ -63,7 +63,7 @@ fn json_too_deep_is_refused_and_not_followed() {
     let body = format!(r#"{{"entries":[{}"#, "[".repeat(1_000_000));
     let server = Canned::new([Say::json(200, &body)]);
     let error = remote(&server).tree(&RemotePath::root(), Depth::All, None).unwrap_err();
-    assert!(error.kind == ErrorKind::Corrupt && error.message.contains("recursion limit"), "{error}");
+    assert!(error.kind == ErrorKind::Foreign && error.message.contains("recursion limit"), "{error}");
 }
 
 #[test]
@@ -94,12 +94,47 @@ fn events_come_in_order_with_what_they_say() {
     assert_eq!(server.request().line, "GET /v1/workspaces/ws_demo/fs/events?limit=1000&direction=asc&cursor=evt_2 HTTP/1.1");
     let kinds: Vec<_> = page.events.iter().map(|e| e.kind).collect();
     use EventKind::*;
-    assert_eq!(kinds, [Created, Updated, Deleted, Other, Other]);
+    assert_eq!(kinds, [Created, Updated, Deleted, Other, Unreadable], "without a type nobody can tell what has happened");
     assert_eq!(page.events[0].path, Some(path("/dir/a.txt")));
     assert_eq!((page.events[0].correlation_id.as_str(), page.events[0].at_ms), ("corr-1", Some(1_795_233_764_984)));
     assert_eq!((&page.events[1].path, &page.events[1].revision), (&None, &None));
     assert_eq!(page.events[1].hidden, Some(("/x/../y".into(), crate::path::InvalidPath::DotSegment)));
     assert_eq!(page.next_cursor.as_deref(), Some("evt_7"));
+}
+
+#[test]
+fn an_event_that_cannot_be_read_costs_itself_and_not_its_page() {
+    let body = r#"{"events":[{"eventId":"evt_1","type":"file.updated","path":"/a","revision":"rev_1"},
+        {"eventId":"evt_2","type":"file.updated","path":"/b","revision":7},{"eventId":"evt_3","type":null,"path":"/c"},
+        {"eventId":"evt_4","type":"file.updated","path":{}},{"eventId":5,"type":"file.updated","path":"/d"},"odd",null,
+        {"eventId":"evt_6","type":"file.deleted","path":"/e"}],"nextCursor":null}"#;
+    let server = Canned::new([Say::json(200, body), Say::json(200, body)]);
+    let client = remote(&server);
+    let page = client.events(None).unwrap();
+    use EventKind::*;
+    let read: Vec<_> = page.events.iter().map(|e| (e.id.as_str(), e.kind)).collect();
+    let odd = |id| (id, Unreadable);
+    let expected = [("evt_1", Updated), odd("evt_2"), odd("evt_3"), odd("evt_4"), odd(""), odd(""), odd(""), ("evt_6", Deleted)];
+    assert_eq!(read, expected);
+    assert_eq!(client.newest_mark().unwrap().before.as_deref(), Some("evt_2"), "one without an id is no mark");
+}
+
+#[test]
+fn a_success_without_its_list_is_somebody_elses_answer() {
+    let foreign = |answer: Result<(), RemoteError>| assert_eq!(answer.unwrap_err().kind, ErrorKind::Foreign);
+    for body in [r#"{"status":"ok"}"#, "", "<html>", "[]", "null", "7"] {
+        let server = Canned::new((0..6).map(|_| Say::json(200, body)));
+        let client = remote(&server);
+        foreign(client.tree(&RemotePath::root(), Depth::All, None).map(drop));
+        foreign(client.events(None).map(drop));
+        foreign(client.get(&path("/a")).map(drop));
+        foreign(client.put(&path("/a"), b"x", "text/plain", &Precondition::Absent, &OpId::generate()).map(drop));
+        foreign(client.delete(&path("/a"), &Revision::new("rev_1"), &OpId::generate()).map(drop));
+        foreign(client.deliveries(None, 10).map(drop));
+    }
+    let nulls = Canned::new([Say::json(200, r#"{"entries":null}"#), Say::json(200, r#"{"events":null}"#)]);
+    let client = remote(&nulls);
+    assert!(client.tree(&RemotePath::root(), Depth::All, None).is_ok() && client.events(None).is_ok());
 }
 
 #[test]
@@ -112,7 +147,7 @@ fn the_newest_mark_is_the_head_of_the_reverse() {
     ]);
     let client = remote(&server);
     let mark = client.newest_mark().unwrap();
-    assert_eq!(server.request().line, "GET /v1/workspaces/ws_demo/fs/events?direction=desc&limit=2 HTTP/1.1");
+    assert_eq!(server.request().line, "GET /v1/workspaces/ws_demo/fs/events?direction=desc&limit=16 HTTP/1.1");
     assert!(mark.last.is_some_and(|last| last.contains("evt_31") && last.contains("/b")));
     assert_eq!(mark.before.as_deref(), Some("evt_30"));
     let mark = client.newest_mark().unwrap();

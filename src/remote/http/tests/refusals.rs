@@ -27,13 +27,36 @@ fn errors_keep_the_remotes_words_whatever_their_form() {
             ErrorKind::Forbidden,
             "PUT /a/b: missing required scope: fs:write (status 403, code forbidden)",
         ),
-        (Say::json(500, "it broke\n here"), ErrorKind::Transient, "PUT /a/b: it broke  here (status 500, code bad_response)"),
-        (Say::raw(html), ErrorKind::Transient, "PUT /a/b: the remote answered 502 Bad Gateway (status 502, code bad_response)"),
-        (Say::json(404, ""), ErrorKind::NotFound, "PUT /a/b: the remote answered 404 Not Found (status 404, code bad_response)"),
+        (
+            Say::json(500, "it broke\n here"),
+            ErrorKind::Foreign,
+            "PUT /a/b: the answer (status 500, application/json) is not from a relayfile server: it broke  here \
+             (status 500, code foreign_answer)",
+        ),
+        (
+            Say::raw(html),
+            ErrorKind::Foreign,
+            "PUT /a/b: the answer (status 502, text/html) is not from a relayfile server: 502 Bad Gateway \
+             (status 502, code foreign_answer)",
+        ),
+        (
+            Say::json(404, ""),
+            ErrorKind::Foreign,
+            "PUT /a/b: the answer (status 404, application/json) is not from a relayfile server: 404 Not Found \
+             (status 404, code foreign_answer)",
+        ),
         (
             Say::json(422, r#"{"error":"no","code":5,"currentRevision":7}"#),
+            ErrorKind::Foreign,
+            "PUT /a/b: the answer (status 422, application/json) is not from a relayfile server: no \
+             (status 422, code foreign_answer)",
+        ),
+        (Say::json(413, ""), ErrorKind::TooLarge, "PUT /a/b: 413 Payload Too Large (status 413, code bad_response)"),
+        (Say::json(401, ""), ErrorKind::Unauthorized, "PUT /a/b: 401 Unauthorized (status 401, code bad_response)"),
+        (
+            Say::json(422, r#"{"error":"no","code":"odd","currentRevision":7}"#),
             ErrorKind::Rejected,
-            "PUT /a/b: no (status 422, code bad_response)",
+            "PUT /a/b: no (status 422, code odd)",
         ),
         (
             Say::json(507, r#"{"code":"full","message":"disk\u001b[2J full"}"#),
@@ -72,7 +95,7 @@ fn a_redirect_is_not_followed() {
         let to = elsewhere.url.replace("http://", "http://user:pw@");
         let error =
             refused(Say::raw(&format!("HTTP/1.1 {status} Moved\r\nLocation: {to}/login?token=abc\r\nContent-Length: 0\r\n\r\n")));
-        assert_eq!((error.kind, error.status), (ErrorKind::Corrupt, Some(status)));
+        assert_eq!((error.kind, error.status), (ErrorKind::Foreign, Some(status)));
         assert!(error.message.contains(&format!("{}/login", elsewhere.url)), "{error}");
         assert!(!error.message.contains("abc") && !error.message.contains("pw"), "{error}");
     }
