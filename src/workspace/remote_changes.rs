@@ -392,8 +392,9 @@ impl Workspace {
             }
             return existing;
         }
-        // Local bytes that no work defends (the remote's version has taken the path) are not that version.
-        same &= !changed_here;
+        // Local bytes that no work defends (the remote's version has taken the path) are not that version. Of a file with several
+        // names one may have arrived while the others are still on their way: they are one file all the same.
+        same &= !changed_here || existing.is_some_and(|i| tree.paths(i).iter().any(|p| tree.has_work(p)));
         let (name, parent_path) = (path.name()?, path.parent()?);
         let parent = self.ensure_dir(tree, batch, news, &parent_path)?;
         let name = OsStr::new(name);

@@ -462,6 +462,27 @@ fn a_later_rename_of_a_sent_file_follows_it() {
     assert_eq!(rig.remote.files().into_keys().collect::<Vec<_>>(), ["/c"]);
 }
 
+#[test]
+fn a_file_of_two_names_stays_one_while_only_one_of_them_has_arrived() {
+    let (_dir, rig) = rig(&[]);
+    rig.save("/x", b"one").unwrap();
+    rig.link("/x", "/y");
+    assert_eq!(rig.drain(), 0);
+    let ino = rig.ino("/x").unwrap();
+    rig.gate.close();
+    rig.save("/x", b"two").unwrap();
+    let late = rig.ws.journal().operation_of_path(&"/y".parse().unwrap()).unwrap().expect("both names are to be sent").op;
+    rig.ws.journal().write(move |tx| tx.postpone(&late, i64::MAX / 2)).unwrap();
+    rig.gate.open();
+    wait_until("one name has arrived", || rig.remote.content("/x").unwrap() == b"two");
+    wait_until("that is recorded", || !rig.ws.has_work(&"/x".parse().unwrap()));
+    rig.ws.learn(&rig.remote.newest_mark().unwrap()).unwrap();
+    assert_eq!((rig.ino("/x").unwrap(), rig.ino("/y").unwrap()), (ino, ino), "one file under both names");
+    assert_eq!(rig.remote.content("/y").unwrap(), b"one");
+    assert_eq!(rig.drain(), 0);
+    assert_eq!(rig.remote.content("/y").unwrap(), b"two");
+}
+
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + SOON;
     while !done() {
